@@ -1,0 +1,36 @@
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+import { TproxyError } from './errors.ts'
+
+/** One end of a TCP connection. IPv4-mapped IPv6 addresses are always written as IPv4. */
+export interface Endpoint {
+  /** Canonical text form (RFC 5952 for IPv6), without brackets or zone. */
+  readonly address: string
+  readonly port: number
+  readonly family: 4 | 6
+}
+
+/** Normalises an address and a port. Throws `E_OPTION` when either is none. */
+export function endpoint(address: string, port: number): Endpoint {
+  if (!isIP(address)) throw new TproxyError('E_OPTION', `"${address}" is not an IP address`)
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new TproxyError('E_OPTION', `${port} is not a port`, { hint: 'ports are 0 to 65535' })
+  const parsed = ipaddr.process(address.replace(/%.*$/, ''))
+  return {
+    address: parsed.kind() === 'ipv6' ? (parsed as ipaddr.IPv6).toRFC5952String() : parsed.toString(),
+    port,
+    family: parsed.kind() === 'ipv6' ? 6 : 4,
+  }
+}
+
+/** `192.0.2.1:80`, `[2001:db8::1]:80`. */
+export function formatEndpoint({ address, port, family }: Endpoint): string {
+  return family === 6 ? `[${address}]:${port}` : `${address}:${port}`
+}
+
+/** The 16 bytes the kernel side compares: IPv4 addresses are v4-mapped (RFC 4291, 2.5.5.2). */
+export function addressBytes(address: string): Uint8Array {
+  const parsed = ipaddr.parse(address)
+  const v6 = parsed.kind() === 'ipv4' ? (parsed as ipaddr.IPv4).toIPv4MappedAddress() : parsed
+  return Uint8Array.from(v6.toByteArray())
+}

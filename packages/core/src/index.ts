@@ -1,0 +1,5 @@
+export { type Endpoint, endpoint, formatEndpoint } from './endpoint.ts'
+export { type ErrorCode, reason, TproxyError } from './errors.ts'
+export { type Decision, type Plugin, type PluginFactory } from './plugin.ts'
+export type { Upstream } from './upstream.ts'
+export { direct, drop, type Verdict, via } from './verdict.ts'

@@ -1,0 +1,86 @@
+import type { Connection } from './connection.ts'
+import { reason, TproxyError } from './errors.ts'
+import type { Upstream } from './upstream.ts'
+import { isVerdict, type Verdict } from './verdict.ts'
+
+/**
+ * Decides connections. Return a verdict, or `undefined` to leave the connection to the next plugin, or a promise of
+ * either. The function's own name is its identity in logs and sessions.
+ *
+ * A plugin that throws, rejects or does not answer within the deadline costs its own connection only, which is reset.
+ */
+export interface Plugin {
+  (connection: Connection): Verdict | undefined | Promise<Verdict | undefined>
+  /** The upstreams the plugin may name, when known beforehand: those on this host are then exempted at start. */
+  readonly upstreams?: readonly Upstream[]
+}
+
+/** What a plugin module exports as `default`: `argument` is the text after `=` in `--plugin name=argument`. */
+export type PluginFactory<Options = { argument?: string; env?: NodeJS.ProcessEnv }> = (
+  options: Options,
+) => Plugin | Promise<Plugin>
+
+/** A verdict and who gave it; `plugin` is undefined for the default. */
+export interface Decision {
+  readonly verdict: Verdict
+  readonly plugin: string | undefined
+}
+
+/**
+ * Asks plugins in order; the first defined answer wins, `fallback` applies when there is none.
+ * Throws `E_PLUGIN` when a plugin throws or answers with something that is no verdict, `E_TIMEOUT` after `timeoutMs`.
+ */
+export async function ask(
+  plugins: readonly Plugin[],
+  connection: Connection,
+  { fallback, timeoutMs }: { fallback: Verdict; timeoutMs: number },
+): Promise<Decision> {
+  const deadline = new Deadline(timeoutMs)
+  try {
+    for (const plugin of plugins) {
+      const name = plugin.name || 'anonymous'
+      const answer = await deadline.race(name, plugin, connection)
+      if (answer === undefined) continue
+      if (!isVerdict(answer))
+        throw new TproxyError('E_PLUGIN', `plugin ${name} returned something that is no verdict`, {
+          hint: 'return direct(), via(upstream), drop() or undefined',
+        })
+      return { verdict: answer, plugin: name }
+    }
+    return { verdict: fallback, plugin: undefined }
+  } finally {
+    deadline.clear()
+  }
+}
+
+/** One timer for all plugins asked about one connection. */
+class Deadline {
+  #timer: NodeJS.Timeout
+  #passed: Promise<never>
+  #asked = ''
+
+  constructor(timeoutMs: number) {
+    const { promise, reject } = Promise.withResolvers<never>()
+    promise.catch(() => {})
+    this.#passed = promise
+    this.#timer = setTimeout(
+      () => reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} gave no verdict within ${timeoutMs} ms`)),
+      timeoutMs,
+    )
+  }
+
+  async race(name: string, plugin: Plugin, connection: Connection): Promise<unknown> {
+    this.#asked = name
+    try {
+      const answer = plugin(connection)
+      return answer instanceof Promise ? await Promise.race([answer, this.#passed]) : answer
+    } catch (cause) {
+      if (cause instanceof TproxyError && cause.code === 'E_TIMEOUT') throw cause
+      throw new TproxyError('E_PLUGIN', `plugin ${name} failed: ${reason(cause)}`, { cause })
+    }
+  }
+
+  clear(): void {
+    clearTimeout(this.#timer)
+  }
+}

@@ -1,0 +1,23 @@
+import type { Duplex } from 'node:stream'
+import type { Endpoint } from './endpoint.ts'
+
+/** A way to reach destinations: a SOCKS or HTTP proxy, a chain of them, or your own. */
+export interface Upstream {
+  /** Shown in logs and sessions, such as `socks5://192.0.2.1:1080`. Never contains a password. */
+  readonly name: string
+
+  /**
+   * Where the first hop listens, when there is one. It lets tproxy recognise an upstream that runs on this host and
+   * exempt that process from interception before the first connection, so that no loop can arise.
+   */
+  readonly address?: { readonly host: string; readonly port: number }
+
+  /**
+   * Opens a tunnel to `destination`. The stream returned carries exactly the bytes of the connection: bytes that
+   * arrived with the upstream's last handshake reply must still be readable from it. A `net.Socket` should have been
+   * made with `allowHalfOpen: true`.
+   *
+   * Rejects when the upstream refuses or fails, or when `signal` aborts; whatever it had opened is closed by then.
+   */
+  connect(destination: Endpoint, signal: AbortSignal): Promise<Duplex>
+}
