@@ -1,5 +1,28 @@
+/**
+ * Transparent interception of TCP connections as an RxJS stream.
+ *
+ * ```ts
+ * await using proxy = await TransparentProxy.open({ interfaces: ['eth0'], plugins: [socks({ argument: 'host:1080' })] })
+ * proxy.sessions.subscribe(({ connection, verdict }) => console.log(connection.destination, verdict.kind))
+ * ```
+ *
+ * @module
+ */
+export { Connection } from './connection.ts'
 export { type Endpoint, endpoint, formatEndpoint } from './endpoint.ts'
 export { type ErrorCode, reason, TproxyError } from './errors.ts'
-export { type Decision, type Plugin, type PluginFactory } from './plugin.ts'
+export type { Interception } from './interception.ts'
+export { type Limits, type Timeouts } from './options.ts'
+export { ask, type Decision, type Plugin, type PluginFactory } from './plugin.ts'
+export type { ProcessInfo } from './process.ts'
+export { intercept, type ProxyOptions, TransparentProxy } from './proxy.ts'
+export { type Action, parseRule, type Rule } from './rules.ts'
+export type { Session, SessionEnd } from './session.ts'
+export { type Cgroup, cgroupRoot, makeCgroup } from './tc/cgroup.ts'
+export { clean } from './tc/instances.ts'
+export type { InterfaceSelection } from './tc/interfaces.ts'
+export { type InterceptOptions } from './tc/open.ts'
+export type { RoutingOptions } from './tc/routing.ts'
+export type { Accepted, Transport } from './transport.ts'
 export type { Upstream } from './upstream.ts'
-export { direct, drop, type Verdict, via } from './verdict.ts'
+export { direct, drop, isVerdict, type Verdict, via } from './verdict.ts'

@@ -64,7 +64,8 @@ class Deadline {
     promise.catch(() => {})
     this.#passed = promise
     this.#timer = setTimeout(
-      () => reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} gave no verdict within ${timeoutMs} ms`)),
+      () =>
+        reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} gave no verdict within ${timeoutMs} ms`)),
       timeoutMs,
     )
   }

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/* Names every type of the contract, for the compiler writes BTF only of what is used. Never loaded. */
+#include "contract.h"
+
+enum mark mark;
+enum limit limit;
+enum action action;
+enum exemption exemption;
+enum counter counter;
+struct settings settings;
+struct control control;
+struct device device;
+struct flow_key flow_key;
+struct flow flow;
+struct rule rule;

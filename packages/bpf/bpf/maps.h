@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+#ifndef TPROXY_MAPS_H
+#define TPROXY_MAPS_H
+
+#include "contract.h"
+
+const volatile struct settings settings SEC(".rodata.settings");
+
+/* Written by: the process. Read by: wan_egress, once per connection. Bounded: one entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+/* The interfaces, by slot. Written by: the process, before it attaches there. Read by: wan_egress, lo_egress.
+ * Bounded: LIMIT_DEVICES, and the process refuses more. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LIMIT_DEVICES);
+	__type(key, __u32);
+	__type(value, struct device);
+} devices SEC(".maps");
+
+/* ifindex → slot. Written by: the process, with devices. Read by: wan_egress. Bounded: as devices. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LIMIT_DEVICES);
+	__type(key, __u32);
+	__type(value, __u32);
+} slots SEC(".maps");
+
+/* The listeners, two per slot: IPv4 at slot * 2, IPv6 at slot * 2 + 1. Written by: the process; the kernel removes a
+ * socket that closes. Read by: lo_ingress, listener_lookup. Bounded: as devices. Absent: packets are dropped. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, LIMIT_DEVICES * 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} listeners SEC(".maps");
+
+/* The cgroup whose sockets are intercepted when settings.scoped. Written by: the process. Read by: wan_egress. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} scope SEC(".maps");
+
+/* pid → enum exemption. Written by: the process (itself, and upstreams that run on this host). Read by: connect_owner.
+ * Bounded: LIMIT_EXEMPT. Full: the process refuses the upstream. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LIMIT_EXEMPT);
+	__type(key, __u32);
+	__type(value, __u32);
+} exempt SEC(".maps");
+
+/* The rules in order. Written by: the process, before it attaches. Read by: wan_egress, once per connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LIMIT_RULES);
+	__type(key, __u32);
+	__type(value, struct rule);
+} rules SEC(".maps");
+
+/* What is known of a local socket that connects: who opened it, and what was decided about it. It lives and dies with
+ * the socket. Written by: connect_owner, wan_egress. Read by: wan_egress, per packet. Bounded: by the sockets there are.
+ * Full (no memory for the socket's options): the owner is unknown and each packet decides anew, alike. */
+enum decision {
+	UNDECIDED = 0,
+	STEER,
+	PASS,
+	DROP,
+};
+
+struct opened {
+	struct owner owner;
+	__u32 exempt;
+	__u32 decision;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct opened);
+} sockets SEC(".maps");
+
+/* Connections between their first SYN and the moment the process accepts them. Written by: wan_egress, for connections
+ * of real sockets only, so raw SYN floods write nothing. Read by: listener_lookup; read and deleted by the process.
+ * Bounded: LIMIT_FLOWS, least recently used first. Evicted: the connection works, its process is unknown. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, LIMIT_FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* Packets by outcome. Written by: all programs. Read by: the process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNT_MAX);
+	__type(key, enum counter);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(enum counter reason)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &reason);
+
+	if (value)
+		*value += 1;
+}
+
+/* Counts a reason and returns what the hook returns. */
+static __always_inline int because(enum counter reason, int result)
+{
+	count(reason);
+	return result;
+}
+
+#endif

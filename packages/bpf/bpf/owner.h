@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Who opens a connection, and whether it is one of us. */
+#ifndef TPROXY_OWNER_H
+#define TPROXY_OWNER_H
+
+#include "kernel.h"
+#include "maps.h"
+
+/* The pid of a task's thread group in our own pid namespace, or 0 where it is not visible from there. */
+static __always_inline __u32 pid_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	const void *numbers = __builtin_preserve_access_index(&pid->numbers);
+
+	for (__u32 i = 0; i < LIMIT_PID_LEVELS && i <= level; i++) {
+		const struct upid *entry = numbers + i * bpf_core_type_size(struct upid);
+		struct pid_namespace *ns = BPF_CORE_READ(entry, ns);
+
+		if (BPF_CORE_READ(ns, ns.inum) == settings.pidns)
+			return BPF_CORE_READ(entry, nr);
+	}
+	return 0;
+}
+
+static __always_inline struct inode *executable_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, mm, exe_file, f_inode);
+}
+
+struct search {
+	struct task_struct *task;
+	struct inode *executable; /* of the process that connects */
+	__u32 found;
+};
+
+static long ask_ancestor(__u32 generation, struct search *search)
+{
+	struct task_struct *task = search->task;
+	__u32 pid = pid_of(task);
+	__u32 *exemption = bpf_map_lookup_elem(&exempt, &pid);
+
+	if (exemption) {
+		if (!generation)
+			search->found = *exemption & EXEMPT_PROCESS;
+		else if (*exemption & EXEMPT_DESCENDANTS)
+			search->found = 1;
+		else if (*exemption & EXEMPT_FORKS)
+			search->found = executable_of(task) == search->executable;
+		if (search->found)
+			return 1;
+	}
+	/* 0: outside our pid namespace, where nobody is exempt; 1: init, the end of every line. */
+	if (pid <= 1)
+		return 1;
+	search->task = BPF_CORE_READ(task, group_leader, real_parent);
+	return 0;
+}
+
+/* Exempt are the processes in the map and, where it says so, their descendants. */
+static __always_inline __u32 is_exempt(struct task_struct *task)
+{
+	struct search search = { .task = task, .executable = executable_of(task) };
+
+	bpf_loop(LIMIT_ANCESTORS, ask_ancestor, &search, 0);
+	return search.found;
+}
+
+/*
+ * Every TCP socket that begins to connect, in the context of the process that calls connect(2); io_uring's workers are
+ * threads of theirs. A tracepoint, because it sees all programs of this host without attaching to anybody's cgroup, and
+ * before the first packet. Always returns 0.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
+{
+	struct task_struct *task;
+	struct opened *opened;
+	__u64 ids;
+
+	if (to != BPF_TCP_SYN_SENT || sk->__sk_common.skc_net.net->ns.inum != settings.netns)
+		return 0;
+	opened = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!opened)
+		return because(COUNT_OWNER_LOST, 0);
+	task = bpf_get_current_task_btf();
+	ids = bpf_get_current_uid_gid();
+	opened->owner.pid = pid_of(task);
+	opened->owner.uid = (__u32)ids;
+	opened->owner.gid = ids >> 32;
+	opened->owner.cgroup = bpf_get_current_cgroup_id();
+	BPF_CORE_READ_STR_INTO(&opened->owner.name, task, group_leader, comm);
+	opened->exempt = is_exempt(task);
+	/* A socket may connect again after connect(AF_UNSPEC). */
+	opened->decision = UNDECIDED;
+	return 0;
+}
+
+#endif

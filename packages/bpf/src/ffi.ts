@@ -1,0 +1,197 @@
+// The only file that touches native code: libbpf and libc through koffi. Every function is bound when it is first called,
+// so that an old library costs only what needs it.
+import koffi, { type LibraryHandle } from 'koffi'
+
+export class NativeError extends Error {
+  override readonly name = 'NativeError'
+  /** Positive errno of the failed call, or 0 when a library or symbol is missing. */
+  readonly errno: number
+  /** Such as `EPERM`. */
+  readonly errnoName: string
+  constructor(operation: string, errno: number, options: { detail?: string; cause?: unknown } = {}) {
+    const name = Object.entries(koffi.os.errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`
+    const text = errno === 0 ? 'not available' : name
+    super(`${operation}: ${options.detail ?? text}`, { cause: options.cause })
+    this.errno = errno
+    this.errnoName = name
+  }
+}
+
+/** An opaque native address. */
+export type Pointer = bigint
+
+type Native = (...args: unknown[]) => unknown
+
+/** `operation` says in an error what was attempted; the other arguments are the native function's. */
+type Call<Args extends unknown[], Result = number> = (operation: string, ...args: Args) => Result
+
+function library(name: string, hint: string): () => LibraryHandle {
+  let handle: LibraryHandle | undefined
+  return () => {
+    if (handle !== undefined) return handle
+    try {
+      handle = koffi.load(name)
+      return handle
+    } catch (cause) {
+      throw new NativeError(`load ${name}`, 0, { detail: `not found (${hint})`, cause })
+    }
+  }
+}
+
+const libc = library('libc.so.6', 'tproxy needs glibc')
+const libbpf = library('libbpf.so.1', 'install libbpf 1.0 or newer, on Debian: apt-get install libbpf1')
+
+function bind(from: () => LibraryHandle, declaration: string): Native {
+  let bound: Native | undefined
+  return (...args) => {
+    if (bound === undefined)
+      try {
+        bound = from().func(declaration) as Native
+      } catch (cause) {
+        if (cause instanceof NativeError) throw cause
+        throw new NativeError(`bind ${declaration}`, 0, { detail: 'the library lacks it', cause })
+      }
+    return bound(...args)
+  }
+}
+
+/** For functions of libbpf that return a value or -errno. */
+function bpfInt<Args extends unknown[]>(declaration: string): Call<Args> {
+  const call = bind(libbpf, declaration)
+  return (operation, ...args) => {
+    const result = call(...args) as number
+    if (result < 0) throw new NativeError(operation, -result)
+    return result
+  }
+}
+
+/** For functions that return a pointer, NULL for failure with errno set. */
+function bpfPointer<Args extends unknown[]>(declaration: string): Call<Args, Pointer> {
+  const call = bind(libbpf, declaration)
+  return (operation, ...args) => {
+    const result = call(...args) as Pointer | null
+    if (!result) throw new NativeError(operation, koffi.errno())
+    return result
+  }
+}
+
+/** For functions of libc that return -1 for failure with errno set. */
+function libcInt<Args extends unknown[]>(declaration: string): Call<Args> {
+  const call = bind(libc, declaration)
+  return (operation, ...args) => {
+    const result = call(...args) as number
+    if (result < 0) throw new NativeError(operation, koffi.errno())
+    return result
+  }
+}
+
+interface Libbpf {
+  open: Call<[path: string, options: null], Pointer>
+  load: Call<[object: Pointer]>
+  close: (object: Pointer) => void
+  findMap: Call<[object: Pointer, name: string], Pointer>
+  findProgram: Call<[object: Pointer, name: string], Pointer>
+  setInitialValue: Call<[map: Pointer, data: Buffer, size: number]>
+  mapFd: Call<[map: Pointer]>
+  programFd: Call<[program: Pointer]>
+  updateElement: Call<[fd: number, key: Buffer, value: Buffer, flags: number]>
+  /** 0, or -errno. */
+  lookupElement: (fd: number, key: Buffer, value: Buffer) => number
+  /** Looks up and deletes; 0, or -errno. */
+  takeElement: (fd: number, key: Buffer, value: Buffer) => number
+  deleteElement: (fd: number, key: Buffer) => number
+  /** A link of any kind; the fd is the link, closing it detaches. */
+  createLink: Call<[program: number, target: number, attachType: number, options: null]>
+  possibleCpus: Call<[]>
+  setPrint: (callback: Pointer | null) => void
+}
+
+export const bpf: Libbpf = {
+  open: bpfPointer('void *bpf_object__open_file(const char *, const void *)'),
+  load: bpfInt('int bpf_object__load(void *)'),
+  close: bind(libbpf, 'void bpf_object__close(void *)') as Libbpf['close'],
+  findMap: bpfPointer('void *bpf_object__find_map_by_name(void *, const char *)'),
+  findProgram: bpfPointer('void *bpf_object__find_program_by_name(void *, const char *)'),
+  setInitialValue: bpfInt('int bpf_map__set_initial_value(void *, const void *, size_t)'),
+  mapFd: bpfInt('int bpf_map__fd(void *)'),
+  programFd: bpfInt('int bpf_program__fd(void *)'),
+  updateElement: bpfInt('int bpf_map_update_elem(int, const void *, const void *, uint64_t)'),
+  lookupElement: bind(
+    libbpf,
+    'int bpf_map_lookup_elem(int, const void *, _Out_ void *)',
+  ) as Libbpf['lookupElement'],
+  takeElement: bind(
+    libbpf,
+    'int bpf_map_lookup_and_delete_elem(int, const void *, _Out_ void *)',
+  ) as Libbpf['takeElement'],
+  deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
+  createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
+  possibleCpus: bpfInt('int libbpf_num_possible_cpus(void)'),
+  setPrint: bind(libbpf, 'void *libbpf_set_print(void *)') as Libbpf['setPrint'],
+}
+
+interface Libc {
+  socket: Call<[domain: number, type: number, protocol: number]>
+  bind: Call<[fd: number, address: Buffer, length: number]>
+  listen: Call<[fd: number, backlog: number]>
+  setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
+  flock: Call<[fd: number, operation: number]>
+}
+
+export const c: Libc = {
+  socket: libcInt('int socket(int, int, int)'),
+  bind: libcInt('int bind(int, const void *, unsigned int)'),
+  listen: libcInt('int listen(int, int)'),
+  setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
+  flock: libcInt('int flock(int, int)'),
+}
+
+// syscall(2) is variadic, which on both ABIs is called like this.
+const rawSyscall = libcInt<[number: number, command: number, attr: Buffer, size: number]>(
+  'long syscall(long, long, void *, long)',
+)
+
+const sysBpf = { x64: 321, arm64: 280 }[process.arch as 'x64' | 'arm64']
+
+/**
+ * BPF_LINK_CREATE for tcx with a place in the order, which libbpf 1.1 cannot say. `first` puts the program before all
+ * others (BPF_F_BEFORE without a relative one); else it goes behind them. Returns the link's fd.
+ */
+export function linkTcx(
+  operation: string,
+  link: { program: number; ifindex: number; attachType: number; first: boolean },
+): number {
+  // struct { prog_fd, target_ifindex, attach_type, flags, { relative_fd, expected_revision } } of union bpf_attr
+  const attr = Buffer.alloc(64)
+  const [linkCreate, before] = [28, 8]
+  attr.writeUInt32LE(link.program, 0)
+  attr.writeUInt32LE(link.ifindex, 4)
+  attr.writeUInt32LE(link.attachType, 8)
+  attr.writeUInt32LE(link.first ? before : 0, 12)
+  return rawSyscall(operation, sysBpf, linkCreate, attr, attr.length)
+}
+
+const printer = koffi.proto('int tproxy_libbpf_print(int level, const char *format, void *arguments)')
+const format = bind(libc, 'int vsnprintf(_Out_ char *, size_t, const char *, void *)')
+
+/** Runs `work` and collects what libbpf and the verifier say meanwhile. */
+export function withLibbpfLog<T>(
+  work: () => T,
+): { result: T; log: string } | { error: unknown; log: string } {
+  const lines: string[] = []
+  const buffer = Buffer.alloc(64 * 1024)
+  const callback = koffi.register((_level: number, text: string, args: unknown) => {
+    const length = Math.min(format(buffer, buffer.length, text, args) as number, buffer.length - 1)
+    lines.push(buffer.toString('utf8', 0, Math.max(0, length)))
+    return 0
+  }, koffi.pointer(printer))
+  bpf.setPrint(callback as Pointer)
+  try {
+    return { result: work(), log: lines.join('') }
+  } catch (error) {
+    return { error, log: lines.join('') }
+  } finally {
+    bpf.setPrint(null)
+    koffi.unregister(callback)
+  }
+}

@@ -1,0 +1,104 @@
+import { closeSync } from 'node:fs'
+import { c } from './ffi.ts'
+
+// Values of the Linux ABI that Node does not expose; alike on x86_64 and aarch64.
+const AF = { inet: 2, inet6: 10 } as const
+const SOCK = { stream: 1, nonblock: 0o4000, cloexec: 0o2000000 } as const
+const SOL = { socket: 1, ip: 0, ipv6: 41 } as const
+const SO = { linger: 13, bindtodevice: 25, mark: 36 } as const
+const IP = { transparent: 19, bindAddressNoPort: 24 } as const
+const IPV6 = { v6only: 26, transparent: 75 } as const
+
+function int(value: number): Buffer {
+  const buffer = Buffer.alloc(4)
+  buffer.writeInt32LE(value | 0)
+  return buffer
+}
+
+function setInt(operation: string, fd: number, level: number, name: number, value: number): void {
+  c.setsockopt(operation, fd, level, name, int(value), 4)
+}
+
+/** `struct linger`: on, and 0 seconds. */
+const lingerZero = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])
+const lingerOff = Buffer.alloc(8)
+
+/** sockaddr_in or sockaddr_in6 for an address given as 16 bytes (v4-mapped for IPv4) and a port. */
+function socketAddress(family: 4 | 6, address: Uint8Array, port: number): Buffer {
+  const buffer = Buffer.alloc(family === 4 ? 16 : 28)
+  buffer.writeUInt16LE(family === 4 ? AF.inet : AF.inet6, 0)
+  buffer.writeUInt16BE(port, 2)
+  buffer.set(family === 4 ? address.subarray(12) : address, family === 4 ? 4 : 8)
+  return buffer
+}
+
+function withSocket(family: 4 | 6, set: (fd: number) => void): number {
+  const fd = c.socket(
+    'socket',
+    family === 4 ? AF.inet : AF.inet6,
+    SOCK.stream | SOCK.nonblock | SOCK.cloexec,
+    0,
+  )
+  try {
+    set(fd)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/**
+ * A listening TCP socket that may accept connections to any address (IP_TRANSPARENT, CAP_NET_ADMIN), bound to the loopback
+ * address so that nobody reaches it from outside except by assignment. What it accepts inherits `mark` and SO_LINGER with
+ * 0 seconds: should this process die, its clients see a reset and never a clean end of a truncated stream. Call
+ * {@link endInOrder} once a stream was ended properly. Returns the file descriptor.
+ */
+export function transparentListener(options: { family: 4 | 6; mark: number; backlog: number }): number {
+  const { family, mark, backlog } = options
+  const loopback = new Uint8Array(16)
+  loopback.set(family === 4 ? [0xff, 0xff, 127, 0, 0, 1] : [1], family === 4 ? 10 : 15)
+  return withSocket(family, (fd) => {
+    if (family === 6) setInt('set IPV6_V6ONLY', fd, SOL.ipv6, IPV6.v6only, 1)
+    if (family === 4) setInt('set IP_TRANSPARENT', fd, SOL.ip, IP.transparent, 1)
+    else setInt('set IPV6_TRANSPARENT', fd, SOL.ipv6, IPV6.transparent, 1)
+    setInt('set SO_MARK', fd, SOL.socket, SO.mark, mark)
+    c.setsockopt('set SO_LINGER', fd, SOL.socket, SO.linger, lingerZero, 8)
+    const address = socketAddress(family, loopback, 0)
+    c.bind('bind the listener', fd, address, address.length)
+    c.listen('listen', fd, backlog)
+  })
+}
+
+/**
+ * A TCP socket, not yet connected, that leaves by `device` from `source` (16 bytes), with a port the kernel chooses at
+ * connect(2) (IP_BIND_ADDRESS_NO_PORT, since 4.2: a bound address does not use up the local ports). Returns the file
+ * descriptor.
+ */
+export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; device: string }): number {
+  const { family, source, device } = options
+  return withSocket(family, (fd) => {
+    const name = Buffer.from(`${device}\0`)
+    c.setsockopt(`bind to ${device}`, fd, SOL.socket, SO.bindtodevice, name, name.length)
+    // At the IP level for both families: the IPv6 stack looks at the same flag.
+    setInt('set IP_BIND_ADDRESS_NO_PORT', fd, SOL.ip, IP.bindAddressNoPort, 1)
+    const address = socketAddress(family, source, 0)
+    c.bind('bind the source address', fd, address, address.length)
+  })
+}
+
+/** Lets a socket from a {@link transparentListener} end like any other: close(2) delivers what is still unsent. */
+export function endInOrder(fd: number): void {
+  c.setsockopt('clear SO_LINGER', fd, SOL.socket, SO.linger, lingerOff, 8)
+}
+
+/** Takes the lock on an open file without waiting; false when another process has it (flock(2)). */
+export function tryLock(fd: number): boolean {
+  const [exclusive, nonblocking] = [2, 4]
+  try {
+    c.flock('flock', fd, exclusive | nonblocking)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,238 @@
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { type Observable, Subject, type Subscription } from 'rxjs'
+import { Connection } from './connection.ts'
+import { formatEndpoint } from './endpoint.ts'
+import { reason, TproxyError } from './errors.ts'
+import { type Limits, limits, type Timeouts } from './options.ts'
+import { Relay, reset } from './relay.ts'
+import { Session } from './session.ts'
+import type { Accepted, Transport } from './transport.ts'
+import type { Verdict } from './verdict.ts'
+
+/** Seconds of silence before the kernel asks whether a peer is still there; it gives up after nine more questions. */
+const keepAliveMs = 60_000
+
+/**
+ * Connections taken from a {@link Transport}, held until somebody decides, and carried as decided. Close it to undo
+ * everything.
+ */
+export class Interception implements AsyncDisposable {
+  /**
+   * Accepted connections, not yet decided. Hot: who subscribes late misses earlier ones. It never errors and completes on
+   * {@link close}. A connection that nobody settles within `timeouts.decisionMs` is reset.
+   */
+  readonly connections: Observable<Connection>
+  /** Decided connections, each when it is decided; `session.ended` tells the end. Hot; completes on {@link close}. */
+  readonly sessions: Observable<Session>
+  /** Problems that cost one connection, or nothing, as messages for people. Hot. */
+  readonly warnings: Observable<string>
+  readonly limits: Limits
+
+  readonly #transport: Transport
+  readonly #connections = new Subject<Connection>()
+  readonly #sessions = new Subject<Session>()
+  readonly #warnings = new Subject<string>()
+  readonly #undecided = new Set<Connection>()
+  readonly #running = new Map<Session, AbortController>()
+  readonly #subscriptions: (Subscription | undefined)[]
+  #lastId = 0
+  #closing: Promise<void> | undefined
+
+  constructor(transport: Transport, timeouts?: Timeouts) {
+    this.#transport = transport
+    this.limits = limits(timeouts)
+    this.connections = this.#connections.asObservable()
+    this.sessions = this.#sessions.asObservable()
+    this.warnings = this.#warnings.asObservable()
+    this.#subscriptions = [
+      transport.accepted.subscribe((accepted) => this.#hold(accepted)),
+      transport.warnings?.subscribe(this.#warnings),
+    ]
+  }
+
+  /** How many sessions last. */
+  get active(): number {
+    return this.#running.size
+  }
+
+  /**
+   * Stops intercepting, lets what is decided finish for `timeouts.drainMs` (or `drainMs`), resets the rest, and undoes
+   * all that was set up. Idempotent; a second call with a shorter time does not shorten the first.
+   */
+  close(options: { drainMs?: number } = {}): Promise<void> {
+    this.#closing ??= this.#close(options.drainMs ?? this.limits.drainMs)
+    return this.#closing
+  }
+
+  /** @internal */
+  warn(message: string): void {
+    this.#warnings.next(message)
+  }
+
+  /** Resets all sessions now, such as when a second signal says not to wait. */
+  abort(): void {
+    for (const connection of this.#undecided) connection.reset()
+    for (const running of this.#running.values()) running.abort()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(drainMs: number): Promise<void> {
+    this.#transport.stop()
+    const ended = Promise.all([...this.#running.keys()].map((session) => session.ended))
+    if (this.#undecided.size + this.#running.size > 0 && drainMs > 0) {
+      const { promise: deadline, resolve } = Promise.withResolvers<void>()
+      const timer = setTimeout(resolve, drainMs)
+      await Promise.race([ended, deadline])
+      clearTimeout(timer)
+    }
+    this.abort()
+    await Promise.all([...this.#running.keys()].map((session) => session.ended))
+    await this.#transport.close()
+    for (const subscription of this.#subscriptions) subscription?.unsubscribe()
+    this.#connections.complete()
+    this.#sessions.complete()
+    this.#warnings.complete()
+  }
+
+  #hold(accepted: Accepted): void {
+    const { socket } = accepted
+    // The socket is paused and unread; an error that comes meanwhile shows again when it is carried.
+    socket.on('error', () => {})
+    socket.setKeepAlive(true, keepAliveMs)
+    const connection = new Connection(++this.#lastId, accepted, this.#settle)
+    this.#undecided.add(connection)
+    const deadline = setTimeout(() => {
+      if (connection.settled) return
+      this.#warnings.next(
+        `nobody decided ${formatEndpoint(connection.destination)} within ${this.limits.decisionMs} ms: reset`,
+      )
+      connection.reset()
+    }, this.limits.decisionMs)
+    socket.once('close', () => {
+      clearTimeout(deadline)
+      this.#undecided.delete(connection)
+    })
+    this.#connections.next(connection)
+  }
+
+  readonly #settle = async (
+    connection: Connection,
+    verdict: Verdict,
+    plugin: string | undefined,
+    failure: Error | undefined,
+  ): Promise<Session> => {
+    this.#undecided.delete(connection)
+    const session = new Session(connection, verdict, plugin)
+    const abort = new AbortController()
+    this.#running.set(session, abort)
+    void session.ended.then(() => this.#running.delete(session))
+    this.#sessions.next(session)
+    if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
+    else await this.#carry(session, verdict, abort)
+    return session
+  }
+
+  async #carry(
+    session: Session,
+    verdict: Exclude<Verdict, { kind: 'drop' }>,
+    abort: AbortController,
+  ): Promise<void> {
+    const { connection } = session
+    let upstream: Duplex
+    try {
+      upstream = await this.#connect(connection, verdict, abort)
+    } catch (cause) {
+      connection.socket.resetAndDestroy()
+      const error = cause instanceof Error ? cause : new Error(String(cause))
+      session.finish(abort.signal.aborted ? { how: 'aborted' } : { how: 'failed', error })
+      return
+    }
+    if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
+    connection.socket.setNoDelay(true)
+    const relay = new Relay(connection.socket, upstream, {
+      idleMs: this.limits.idleMs,
+      halfClosedMs: this.limits.halfClosedMs,
+      bytes: session.bytes,
+      clientEnded: () => connection.accepted.ended?.(),
+    })
+    const aborted = () => relay.abort({ how: 'aborted' })
+    abort.signal.addEventListener('abort', aborted)
+    void relay.ended.then((end) => session.finish(end))
+  }
+
+  /** Reaches the other side within one deadline; whatever arrives later is reset. */
+  async #connect(
+    connection: Connection,
+    verdict: Exclude<Verdict, { kind: 'drop' }>,
+    abort: AbortController,
+  ): Promise<Duplex> {
+    const { connectMs } = this.limits
+    const late = new AbortController()
+    const { promise: given, reject } = Promise.withResolvers<never>()
+    const target = verdict.kind === 'via' ? verdict.upstream.name : formatEndpoint(connection.destination)
+    const timer = setTimeout(() => {
+      const error = new TproxyError('E_TIMEOUT', `connect to ${target}: no answer within ${connectMs} ms`)
+      late.abort(error)
+      reject(error)
+    }, connectMs)
+    const aborted = () => {
+      late.abort()
+      reject(new TproxyError('E_STATE', 'closing'))
+    }
+    abort.signal.addEventListener('abort', aborted)
+    if (abort.signal.aborted) aborted()
+    const attempt =
+      verdict.kind === 'via'
+        ? this.#connectVia(connection, verdict, late.signal)
+        : connection.accepted.direct(late.signal)
+    // An upstream that ignores the signal must not leave its stream behind.
+    attempt.then(
+      (stream) => late.signal.aborted && reset(stream),
+      () => {},
+    )
+    try {
+      return await Promise.race([attempt, given])
+    } finally {
+      clearTimeout(timer)
+      abort.signal.removeEventListener('abort', aborted)
+    }
+  }
+
+  async #connectVia(
+    connection: Connection,
+    { upstream }: Extract<Verdict, { kind: 'via' }>,
+    signal: AbortSignal,
+  ): Promise<Duplex> {
+    if (upstream.address !== undefined) await this.#transport.exempt?.(upstream.address)
+    const stream = await upstream.connect(connection.destination, signal)
+    // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and
+    // ends with this; the next ones do not come.
+    if (upstream.address === undefined && stream instanceof Socket && stream.remoteAddress !== undefined)
+      await this.#transport
+        .exempt?.({ host: stream.remoteAddress, port: stream.remotePort ?? 0 })
+        .catch((error) => {
+          this.#warnings.next(reason(error))
+        })
+    stream.on('error', () => {})
+    return stream
+  }
+}
+
+function drop(session: Session, withReset: boolean, error: Error | undefined): void {
+  const { socket, accepted } = session.connection
+  if (withReset) socket.resetAndDestroy()
+  else {
+    socket.once('finish', () => {
+      accepted.ended?.()
+      // Unread bytes would turn the end into a reset.
+      socket.resume().once('end', () => socket.destroy())
+      setTimeout(() => socket.destroy(), 1000).unref()
+    })
+    socket.end()
+  }
+  session.finish({ how: 'dropped', ...(error && { error }) })
+}

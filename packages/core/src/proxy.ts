@@ -1,0 +1,103 @@
+import type { Observable } from 'rxjs'
+import type { Connection } from './connection.ts'
+import { formatEndpoint } from './endpoint.ts'
+import { reason } from './errors.ts'
+import { Interception } from './interception.ts'
+import { ask, type Plugin } from './plugin.ts'
+import type { Session } from './session.ts'
+import { type InterceptOptions, openTransport } from './tc/open.ts'
+import type { Transport } from './transport.ts'
+import { direct, drop, type Verdict } from './verdict.ts'
+
+/** Options of {@link TransparentProxy.open}. */
+export interface ProxyOptions extends InterceptOptions {
+  /** Asked in order; the first verdict wins. */
+  readonly plugins?: readonly Plugin[]
+  /** What applies when no plugin answers. Default: `direct()`. */
+  readonly default?: Verdict
+  /** Takes connections from here instead of from the kernel; the options of interception then do not apply. */
+  readonly transport?: Transport
+}
+
+/** Interception whose connections are decided by plugins. */
+export class TransparentProxy implements AsyncDisposable {
+  readonly #interception: Interception
+  readonly #plugins: readonly Plugin[]
+  readonly #default: Verdict
+
+  /**
+   * Starts. When this returns, new connections are intercepted. Throws `TproxyError`; then nothing stays set up.
+   * An upstream of a plugin that runs on this host is exempted from interception first, or the start is refused (`E_LOOP`).
+   */
+  static async open(options: ProxyOptions): Promise<TransparentProxy> {
+    const plugins = options.plugins ?? []
+    const transport = options.transport ?? (await openTransport(options))
+    try {
+      for (const upstream of plugins.flatMap((plugin) => plugin.upstreams ?? []))
+        if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
+      const interception = new Interception(transport, options.timeouts)
+      return new TransparentProxy(interception, plugins, options.default ?? direct())
+    } catch (error) {
+      await transport.close()
+      throw error
+    }
+  }
+
+  private constructor(interception: Interception, plugins: readonly Plugin[], fallback: Verdict) {
+    this.#interception = interception
+    this.#plugins = plugins
+    this.#default = fallback
+    interception.connections.subscribe((connection) => void this.#decide(connection))
+  }
+
+  /** Decided connections, each when it is decided. Hot; completes on {@link close}. */
+  get sessions(): Observable<Session> {
+    return this.#interception.sessions
+  }
+
+  /** Problems that cost one connection, or nothing, as messages for people. */
+  get warnings(): Observable<string> {
+    return this.#interception.warnings
+  }
+
+  /** How many sessions last. */
+  get active(): number {
+    return this.#interception.active
+  }
+
+  /** See {@link Interception.close}. */
+  close(options?: { drainMs?: number }): Promise<void> {
+    return this.#interception.close(options)
+  }
+
+  /** Resets all sessions now. */
+  abort(): void {
+    this.#interception.abort()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #decide(connection: Connection): Promise<void> {
+    let verdict: Verdict
+    let plugin: string | undefined
+    let failure: Error | undefined
+    try {
+      const timeoutMs = this.#interception.limits.decisionMs
+      ;({ verdict, plugin } = await ask(this.#plugins, connection, { fallback: this.#default, timeoutMs }))
+    } catch (error) {
+      // Closed, never direct: whoever wrote the plugin did not say that this may pass.
+      failure = error as Error
+      verdict = drop()
+      this.#interception.warn(`${formatEndpoint(connection.destination)} reset: ${reason(error)}`)
+    }
+    // A plugin may have taken or settled it by itself, or the deadline has passed.
+    if (!connection.settled) await connection.settle(verdict, plugin, failure)
+  }
+}
+
+/** Starts interception and leaves the decisions to you: settle each of `connections`. */
+export async function intercept(options: InterceptOptions = {}): Promise<Interception> {
+  return new Interception(await openTransport(options), options.timeouts)
+}

@@ -1,0 +1,115 @@
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { TproxyError } from './errors.ts'
+import type { SessionEnd } from './session.ts'
+
+export interface RelayOptions {
+  /** Milliseconds without a byte in either direction after which both sides are reset; 0 for never. */
+  readonly idleMs: number
+  /** The same once one direction has ended. */
+  readonly halfClosedMs: number
+  /** Counted into, per chunk. */
+  readonly bytes: { sent: number; received: number }
+  /** Called once the stream towards the client was ended in order. */
+  readonly clientEnded?: () => void
+}
+
+/** Ends a stream at once, with a TCP reset where it is a socket. */
+export function reset(stream: Duplex): void {
+  if (stream instanceof Socket) stream.resetAndDestroy()
+  else stream.destroy(new Error('reset'))
+}
+
+/** Bytes carried in userspace: back-pressure, half-close in both directions, and a reset for a reset. */
+export class Relay {
+  /** Resolves when both sides are closed; never rejects. */
+  readonly ended: Promise<SessionEnd>
+  readonly #client: Duplex
+  readonly #upstream: Duplex
+  readonly #options: RelayOptions
+  readonly #resolve: (end: SessionEnd) => void
+  #end: SessionEnd | undefined
+  #open = 2
+  #flowing = 2
+  #lastByte = performance.now()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(client: Duplex, upstream: Duplex, options: RelayOptions) {
+    const { promise, resolve } = Promise.withResolvers<SessionEnd>()
+    this.ended = promise
+    this.#resolve = resolve
+    this.#client = client
+    this.#upstream = upstream
+    this.#options = options
+    this.#watch(client, 'client')
+    this.#watch(upstream, 'upstream')
+    this.#pump(client, upstream, (length) => {
+      options.bytes.sent += length
+    })
+    this.#pump(upstream, client, (length) => {
+      options.bytes.received += length
+    })
+    client.once('finish', () => options.clientEnded?.())
+    this.#arm(options.idleMs)
+  }
+
+  /** Resets both sides. */
+  abort(end: SessionEnd): void {
+    this.#end ??= end
+    reset(this.#client)
+    reset(this.#upstream)
+  }
+
+  #pump(from: Duplex, to: Duplex, count: (length: number) => void): void {
+    from.on('data', (chunk: Buffer) => {
+      count(chunk.length)
+      this.#lastByte = performance.now()
+      if (!to.write(chunk)) from.pause()
+    })
+    to.on('drain', () => from.resume())
+    from.once('end', () => {
+      to.end()
+      this.#flowing--
+      this.#lastByte = performance.now()
+      if (this.#flowing === 1) this.#arm(this.#options.halfClosedMs)
+    })
+    from.resume()
+  }
+
+  /** A side that breaks off takes the other with it, as a reset: a truncated stream must not look complete. */
+  #watch(side: Duplex, name: 'client' | 'upstream'): void {
+    const other = side === this.#client ? this.#upstream : this.#client
+    side.on('error', (error: Error) => {
+      this.#end ??= { how: 'reset', by: name, error }
+      reset(other)
+    })
+    const closed = () => {
+      if (!(side.readableEnded && side.writableFinished)) {
+        this.#end ??= { how: 'reset', by: name }
+        reset(other)
+      }
+      if (--this.#open > 0) return
+      clearTimeout(this.#timer)
+      this.#resolve(this.#end ?? { how: 'closed' })
+    }
+    // It may have broken off before the relay began.
+    if (side.closed) queueMicrotask(closed)
+    else side.once('close', closed)
+  }
+
+  /** One timer, armed anew only when it fires: a byte costs no timer operation. */
+  #arm(limitMs: number): void {
+    clearTimeout(this.#timer)
+    if (limitMs === 0) return
+    const check = () => {
+      const leftMs = this.#lastByte + limitMs - performance.now()
+      if (leftMs > 1) {
+        this.#timer = setTimeout(check, leftMs)
+        return
+      }
+      const what = this.#flowing === 2 ? 'idle' : 'half-closed and idle'
+      this.abort({ how: 'timeout', error: new TproxyError('E_TIMEOUT', `${what} for ${limitMs} ms`) })
+    }
+    this.#timer = setTimeout(check, limitMs)
+  }
+}

@@ -1,0 +1,67 @@
+import type { Connection } from './connection.ts'
+import type { Verdict } from './verdict.ts'
+
+/** How a session ended. */
+export interface SessionEnd {
+  /**
+   * - `closed` both directions ended in order
+   * - `reset` one side reset the connection or broke off, and the other was reset in turn
+   * - `failed` the upstream or destination was not reached; the client was reset
+   * - `dropped` the verdict was to drop, or nobody decided in time
+   * - `timeout` nothing moved for the idle or half-closed time
+   * - `aborted` we closed it, while shutting down
+   */
+  readonly how: 'closed' | 'reset' | 'failed' | 'dropped' | 'timeout' | 'aborted'
+  /** For `reset`: who did. */
+  readonly by?: 'client' | 'upstream'
+  readonly error?: Error
+}
+
+/** A decided connection. */
+export class Session {
+  readonly connection: Connection
+  readonly verdict: Verdict
+  /** Who decided; undefined for the default verdict and for callers of `settle` that gave no name. */
+  readonly plugin: string | undefined
+  readonly startedAt: Date = new Date()
+  /** Payload so far. `sent` went from the program to its destination, `received` came back. */
+  readonly bytes: { sent: number; received: number } = { sent: 0, received: 0 }
+  /** Resolves with the session once it has ended; never rejects. */
+  readonly ended: Promise<Session>
+  readonly #started = performance.now()
+  readonly #resolve: (session: Session) => void
+  #end: SessionEnd | undefined
+  #durationMs: number | undefined
+
+  constructor(connection: Connection, verdict: Verdict, plugin: string | undefined) {
+    this.connection = connection
+    this.verdict = verdict
+    this.plugin = plugin
+    const { promise, resolve } = Promise.withResolvers<Session>()
+    this.ended = promise
+    this.#resolve = resolve
+  }
+
+  /** Name of the upstream, for `via`. */
+  get upstream(): string | undefined {
+    return this.verdict.kind === 'via' ? this.verdict.upstream.name : undefined
+  }
+
+  /** How it ended; undefined while it lasts. */
+  get end(): SessionEnd | undefined {
+    return this.#end
+  }
+
+  /** Milliseconds since the verdict, until now or the end. */
+  get durationMs(): number {
+    return this.#durationMs ?? performance.now() - this.#started
+  }
+
+  /** @internal */
+  finish(end: SessionEnd): void {
+    if (this.#end !== undefined) return
+    this.#end = end
+    this.#durationMs = performance.now() - this.#started
+    this.#resolve(this)
+  }
+}

@@ -1,0 +1,95 @@
+import { createServer, type Server, Socket } from 'node:net'
+import { endInOrder, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
+import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
+import type { Accepted } from '../transport.ts'
+import type { Interface } from './interfaces.ts'
+
+export interface AcceptorOptions {
+  readonly device: Interface
+  /** Of a listening transparent socket. The server owns it. */
+  readonly fd: number
+  readonly backlog: number
+  /** Connections at once, from which on new ones are refused. */
+  readonly limit: number
+  readonly takeFlow: (key: FlowKey) => Flow | undefined
+  readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule'>
+  readonly accepted: (accepted: Accepted) => void
+  readonly warn: (message: string) => void
+}
+
+/** Accepts what the kernel hands to one transparent listener. */
+export async function listenOn(options: AcceptorOptions): Promise<Server> {
+  const { device, fd, backlog, limit, warn } = options
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
+  server.maxConnections = limit
+  server.on('drop', () => warn(`refused a connection: ${limit} are open, as many as file descriptors allow`))
+  server.on('error', (error) => warn(`accept on ${device.name}: ${error.message}`))
+  await new Promise<void>((resolve) => server.listen({ fd, backlog }, resolve))
+  const own = server.address() as { address: string; port: number }
+  server.on('connection', (socket) => accept(socket, own, options))
+  return server
+}
+
+function accept(socket: Socket, own: { address: string; port: number }, options: AcceptorOptions): void {
+  const { localAddress, localPort, remoteAddress, remotePort } = socket
+  // Gone before we looked.
+  if (
+    localAddress === undefined ||
+    localPort === undefined ||
+    remoteAddress === undefined ||
+    remotePort === undefined
+  ) {
+    socket.destroy()
+    return
+  }
+  // Somebody dialled the listener itself: there is no destination to go to, and we are nobody's open proxy.
+  if (localPort === own.port && localAddress === own.address) {
+    socket.resetAndDestroy()
+    return
+  }
+  const source = endpoint(remoteAddress, remotePort)
+  const destination = endpoint(localAddress, localPort)
+  const flow = options.takeFlow({
+    source: addressBytes(source.address),
+    destination: addressBytes(destination.address),
+    sourcePort: source.port,
+    destinationPort: destination.port,
+  })
+  const { name } = options.device
+  options.accepted({
+    socket,
+    source,
+    destination,
+    interface: name,
+    ...options.describe(flow),
+    direct: (signal) => connectFrom(source, destination, name, signal),
+    ended: () => {
+      // The descriptor of a socket that was closed meanwhile may belong to another by now.
+      const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
+      if (handle !== null && handle.fd >= 0) endInOrder(handle.fd)
+    },
+  })
+}
+
+/** Connects as the program itself would have: from its address, by its interface. */
+function connectFrom(
+  source: Endpoint,
+  destination: Endpoint,
+  device: string,
+  signal: AbortSignal,
+): Promise<Socket> {
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>()
+  const fd = outboundSocket({ family: source.family, source: addressBytes(source.address), device })
+  const socket = new Socket({ fd, allowHalfOpen: true })
+  const abort = () => socket.destroy(signal.reason as Error)
+  signal.addEventListener('abort', abort, { once: true })
+  socket.once('error', (error) => {
+    signal.removeEventListener('abort', abort)
+    reject(error)
+  })
+  socket.connect({ host: destination.address, port: destination.port }, () => {
+    signal.removeEventListener('abort', abort)
+    resolve(socket)
+  })
+  return promise
+}

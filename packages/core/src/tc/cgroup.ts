@@ -1,0 +1,126 @@
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { reason, TproxyError } from '../errors.ts'
+import { readSystemFile } from './system.ts'
+
+/** Where cgroup v2 is mounted. Throws `E_KERNEL` when it is not. */
+export function cgroupRoot(): string {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n')
+  const mount = mounts.map((line) => line.split(' ')).find(([, , type]) => type === 'cgroup2')
+  if (mount?.[1] === undefined)
+    throw new TproxyError('E_KERNEL', 'cgroup v2 is not mounted', {
+      hint: 'mount -t cgroup2 none /sys/fs/cgroup/unified',
+    })
+  // The kernel writes spaces in octal.
+  return mount[1].replaceAll(/\\(\d{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  )
+}
+
+/** A cgroup of our own: what is put there, with all that it starts, can be intercepted, and ended as a whole. */
+export interface Cgroup extends AsyncDisposable {
+  /** Absolute path of the directory. */
+  readonly path: string
+  /** Kills all that is in it (`cgroup.kill`, since 5.14). */
+  kill(): void
+  /** Kills all that is in it, and removes it. */
+  close(): Promise<void>
+}
+
+let made = 0
+
+/** Makes a cgroup below the one this process is in, so that its limits hold there too. */
+export function makeCgroup(): Cgroup {
+  const own = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/'
+  const path = `${cgroupRoot()}${own === '/' ? '' : own}/tproxy-${process.pid}${made++ === 0 ? '' : `-${made}`}`
+  try {
+    // What a process with our pid left behind is empty, or it would still be there.
+    removeCgroup(path)
+    mkdirSync(path)
+  } catch (cause) {
+    throw new TproxyError('E_PRIVILEGE', `make cgroup ${path}: ${reason(cause)}`, {
+      hint: 'run as root, with cgroup v2 mounted writable',
+      cause,
+    })
+  }
+  const close = async () => {
+    for (let attempt = 0; attempt < 200 && !removeCgroup(path); attempt++) await sleep(10)
+  }
+  return { path, kill: () => killCgroup(path), close, [Symbol.asyncDispose]: close }
+}
+
+function killCgroup(path: string): void {
+  try {
+    writeFileSync(`${path}/cgroup.kill`, '1')
+  } catch {
+    // It is gone.
+  }
+}
+
+/** Kills what is in a cgroup of ours and removes it; false while processes are still about to end. */
+function removeCgroup(path: string): boolean {
+  if (!/\/tproxy-\d+(-\d+)?$/.test(path)) return true
+  killCgroup(path)
+  try {
+    for (const entry of readdirSync(path, { withFileTypes: true }))
+      if (entry.isDirectory()) removeTree(`${path}/${entry.name}`)
+    rmdirSync(path)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+  }
+}
+
+function removeTree(path: string): void {
+  for (const entry of readdirSync(path, { withFileTypes: true }))
+    if (entry.isDirectory()) removeTree(`${path}/${entry.name}`)
+  rmdirSync(path)
+}
+
+/** The same, waiting for the processes to end: some milliseconds, a second at most. */
+export function removeCgroupNow(path: string): void {
+  const clock = new Int32Array(new SharedArrayBuffer(4))
+  for (let attempt = 0; attempt < 200 && !removeCgroup(path); attempt++) Atomics.wait(clock, 0, 0, 5)
+}
+
+/** Finds the path of a cgroup by its id, which is the inode of its directory. */
+export class CgroupPaths {
+  readonly #root = cgroupRoot()
+  #paths = new Map<bigint, string>()
+
+  /** Path below the root of the hierarchy; `hint` is a pid that was in it. */
+  find(id: bigint, pid: number): string | undefined {
+    const known = this.#paths.get(id)
+    if (known !== undefined) return known
+    const hinted = /^0::(.*)$/m.exec(readSystemFile(`/proc/${pid}/cgroup`) ?? '')?.[1]
+    const path = hinted !== undefined && this.#idOf(hinted) === id ? hinted : this.#search('', id)
+    if (path === undefined) return undefined
+    // Bounded: cgroups come and go, and their ids are not used again.
+    if (this.#paths.size > 4096) this.#paths = new Map()
+    this.#paths.set(id, path)
+    return path
+  }
+
+  #idOf(path: string): bigint | undefined {
+    return statSync(`${this.#root}${path}`, { bigint: true, throwIfNoEntry: false })?.ino
+  }
+
+  #search(path: string, id: bigint): string | undefined {
+    if (this.#idOf(path) === id) return path || '/'
+    for (const name of this.#children(path)) {
+      const found = this.#search(`${path}/${name}`, id)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  #children(path: string): string[] {
+    try {
+      const entries = readdirSync(`${this.#root}${path}`, { withFileTypes: true })
+      return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+    } catch {
+      // Removed meanwhile.
+      return []
+    }
+  }
+}

@@ -1,0 +1,222 @@
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { tryLock } from '@tproxy/bpf'
+import { reason, TproxyError } from '../errors.ts'
+import { removeCgroupNow } from './cgroup.ts'
+import {
+  checkClashes,
+  planRouting,
+  type Routing,
+  type RoutingChanges,
+  setUpRouting,
+  tearDownRouting,
+} from './routing.ts'
+
+/** Records of what runs and what was changed, for those who come after a crash; a file system that a reboot empties. */
+const root = '/run/tproxy'
+const lockWaitMs = 5_000
+const instanceLimit = 256
+
+/** What an instance leaves on record. */
+interface InstanceRecord {
+  readonly pid: number
+  /** In clock ticks since boot: with the pid, what tells a process from a later one. */
+  readonly startTime: string
+  /** Names of the interfaces whose whole traffic it intercepts; empty for a scope of one cgroup. */
+  readonly interfaces: readonly string[]
+  /** A cgroup it made. */
+  readonly cgroup?: string
+}
+
+/** One process's place among those that intercept in this network namespace. */
+export interface Instance {
+  /** 0 to 255: part of the routing mark. */
+  readonly number: number
+  close(): Promise<void>
+}
+
+/** Registers this process and sets up what all share. Throws `E_BUSY` naming the owner of an interface, or `E_CLASH`. */
+export function enter(
+  routing: Routing,
+  scope: { interfaces: readonly string[]; cgroup?: string },
+): Promise<Instance> {
+  return locked((directory) => {
+    const living = prune(directory)
+    for (const { record } of living) {
+      const taken = record.interfaces.find((name) => scope.interfaces.includes(name))
+      if (taken !== undefined)
+        throw new TproxyError('E_BUSY', `process ${record.pid} already intercepts ${taken}`, {
+          hint: `stop it first: kill ${record.pid}`,
+        })
+    }
+    shareRouting(directory, routing)
+    const used = new Set(living.map(({ number }) => number))
+    const number = Array.from({ length: instanceLimit }, (_, i) => i).find(
+      (candidate) => !used.has(candidate),
+    )
+    if (number === undefined)
+      throw new TproxyError('E_BUSY', `${instanceLimit} instances run in this network namespace`, {
+        hint: 'stop one of them',
+      })
+    const record: InstanceRecord = { pid: process.pid, startTime: startTime(process.pid) ?? '', ...scope }
+    writeFileSync(`${directory}/${number}.json`, JSON.stringify(record), { mode: 0o600 })
+    return { number, close: () => leave(number) }
+  })
+}
+
+function leave(number: number): Promise<void> {
+  return locked((directory) => {
+    rmSync(`${directory}/${number}.json`, { force: true })
+    prune(directory)
+  })
+}
+
+/** Removes what dead instances left behind; what living ones use stays. Returns how many were removed, and who lives. */
+export function clean(): Promise<{ removed: number; living: number[] }> {
+  return locked((directory) => {
+    const before = records(directory).length + (readShared(directory) === undefined ? 0 : 1)
+    const living = prune(directory)
+    const after = living.length + (readShared(directory) === undefined ? 0 : 1)
+    return { removed: before - after, living: living.map(({ record }) => record.pid) }
+  })
+}
+
+/** Drops the records of dead instances with their cgroups; once nobody is left, what was shared is undone. */
+function prune(directory: string): { number: number; record: InstanceRecord }[] {
+  const living = records(directory).filter(({ number, record }) => {
+    if (record.startTime !== '' && startTime(record.pid) === record.startTime) return true
+    if (record.cgroup !== undefined) removeCgroupNow(record.cgroup)
+    rmSync(`${directory}/${number}.json`, { force: true })
+    return false
+  })
+  const shared = readShared(directory)
+  if (living.length === 0 && shared !== undefined) {
+    tearDownRouting(shared)
+    rmSync(`${directory}/shared.json`, { force: true })
+  }
+  return living
+}
+
+function shareRouting(directory: string, routing: Routing): void {
+  const shared = readShared(directory)
+  if (shared !== undefined && JSON.stringify(shared.routing) !== JSON.stringify(routing))
+    throw new TproxyError('E_CLASH', 'another instance uses another mark, table or priority here', {
+      hint: 'give the same to all that run in one network namespace',
+    })
+  checkClashes(routing)
+  // Remembered first: whoever finds a half done set-up knows what to undo.
+  const changes = shared ?? planRouting(routing)
+  writeFileSync(`${directory}/shared.json`, JSON.stringify(changes), { mode: 0o600 })
+  try {
+    setUpRouting(changes)
+  } catch (error) {
+    if (shared === undefined) {
+      tearDownRouting(changes)
+      rmSync(`${directory}/shared.json`, { force: true })
+    }
+    throw error
+  }
+}
+
+function readShared(directory: string): RoutingChanges | undefined {
+  return readJson<RoutingChanges>(`${directory}/shared.json`)
+}
+
+function records(directory: string): { number: number; record: InstanceRecord }[] {
+  return readdirSync(directory)
+    .filter((name) => /^\d+\.json$/.test(name))
+    .flatMap((name) => {
+      const record = readJson<InstanceRecord>(`${directory}/${name}`)
+      return [
+        { number: Number.parseInt(name, 10), record: record ?? { pid: 0, startTime: '', interfaces: [] } },
+      ]
+    })
+}
+
+/** Undefined for what is missing, or was cut short by a crash while it was written. */
+function readJson<T>(path: string): T | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as T
+  } catch {
+    return undefined
+  }
+}
+
+/** Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses. */
+function startTime(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
+  } catch {
+    return undefined
+  }
+}
+
+/** Runs `work` while no other process is at the records of this network namespace, and tidies up the directory. */
+async function locked<T>(work: (directory: string) => T): Promise<T> {
+  const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
+  const lock = await takeLock(directory)
+  try {
+    return work(directory)
+  } finally {
+    if (readdirSync(directory).every((name) => name === 'lock')) {
+      rmSync(`${directory}/lock`)
+      rmdirSync(directory)
+      try {
+        rmdirSync(root)
+      } catch {
+        // Another network namespace has records.
+      }
+    }
+    closeSync(lock)
+  }
+}
+
+async function takeLock(directory: string): Promise<number> {
+  const deadline = performance.now() + lockWaitMs
+  for (;;) {
+    const fd = openLock(directory)
+    if (fd !== undefined && tryLock(fd)) {
+      // Its last owner may have removed the file between our open and our lock.
+      const inode = fstatSync(fd).ino
+      if (statSync(`${directory}/lock`, { throwIfNoEntry: false })?.ino === inode) return fd
+    }
+    if (fd !== undefined) closeSync(fd)
+    if (performance.now() > deadline)
+      throw new TproxyError(
+        'E_BUSY',
+        `lock ${directory}/lock: another process holds it for ${lockWaitMs} ms`,
+        {
+          hint: `see who: fuser ${directory}/lock`,
+        },
+      )
+    await sleep(5)
+  }
+}
+
+function openLock(directory: string): number | undefined {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    return openSync(`${directory}/lock`, 'a', 0o600)
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    // Removed between the two calls.
+    if (code === 'ENOENT') return undefined
+    throw new TproxyError('E_SYSTEM', `write to ${directory}: ${reason(cause)}`, {
+      hint: code === 'EACCES' || code === 'EPERM' ? 'run as root' : `${root} must be writable`,
+      cause,
+    })
+  }
+}

@@ -1,0 +1,90 @@
+import { TproxyError } from '../errors.ts'
+import { ipJson } from './system.ts'
+
+/** A network interface that can be intercepted. */
+export interface Interface {
+  readonly name: string
+  readonly ifindex: number
+  readonly mac: Uint8Array
+  /** Whether packets have an Ethernet header. */
+  readonly hasMac: boolean
+}
+
+/** `auto`: those with a default route. `all`: every interface that a route leads out of. Or by name. */
+export type InterfaceSelection = readonly string[] | 'auto' | 'all'
+
+interface Link {
+  ifindex: number
+  ifname: string
+  link_type: string
+  address?: string
+}
+
+interface Route {
+  dst: string
+  dev?: string
+  type?: string
+  nexthops?: { dev?: string }[]
+}
+
+/** Link types whose packets begin with the IP header at the egress hook: tun and wireguard, ppp, and plain tunnels. */
+const withoutMac = new Set(['none', 'ppp', 'rawip', 'ipip', 'sit', 'tunnel6'])
+
+/** The interfaces that are meant. Throws `E_INTERFACE` for one that is missing or of a kind we cannot carry. */
+export function selectInterfaces(selection: InterfaceSelection): Interface[] {
+  const links = ipJson<Link>('link', 'show')
+  if (selection !== 'auto' && selection !== 'all') {
+    if (selection.length === 0)
+      throw new TproxyError('E_OPTION', 'no interface is named', { hint: 'name some, or use auto' })
+    return [...new Set(selection)].map((name) => toInterface(name, links))
+  }
+  const routes = [4, 6].flatMap((family) => routesOf(family, selection))
+  const names = new Set(
+    routes.flatMap((route) => [route.dev, ...(route.nexthops ?? []).map((hop) => hop.dev)]),
+  )
+  const usable = links.filter((link) => names.has(link.ifname) && isUsable(link))
+  if (usable.length === 0)
+    throw new TproxyError(
+      'E_INTERFACE',
+      selection === 'auto' ? 'no interface has a default route' : 'no route leads out of this host',
+      { hint: 'name the interface, such as --interface eth0' },
+    )
+  return usable.map((link) => toInterface(link.ifname, links))
+}
+
+function routesOf(family: number, selection: 'auto' | 'all'): Route[] {
+  const routes = ipJson<Route>(`-${family}`, 'route', 'show', 'table', 'all').filter(
+    ({ type }) => type === undefined || type === 'unicast',
+  )
+  // fe80::/64 and ff00::/8 are on every interface; ours is not what link-local addresses are for.
+  return routes.filter(({ dst }) =>
+    selection === 'auto' ? dst === 'default' : !dst.startsWith('fe80:') && !dst.startsWith('ff00:'),
+  )
+}
+
+function isUsable(link: Link): boolean {
+  return link.link_type === 'ether' || withoutMac.has(link.link_type)
+}
+
+function toInterface(name: string, links: readonly Link[]): Interface {
+  const link = links.find(({ ifname }) => ifname === name)
+  if (link === undefined)
+    throw new TproxyError('E_INTERFACE', `there is no interface ${name}`, {
+      hint: `there are ${links.map(({ ifname }) => ifname).join(', ')}`,
+    })
+  if (link.link_type === 'loopback')
+    throw new TproxyError('E_INTERFACE', `${name} is the loopback interface`, {
+      hint: 'local connections are not intercepted; name the interface that leads outside',
+    })
+  if (!isUsable(link))
+    throw new TproxyError('E_INTERFACE', `${name} is of type ${link.link_type}, which is not supported`, {
+      hint: 'Ethernet-like interfaces, tun, wireguard and ppp are',
+    })
+  const hasMac = link.link_type === 'ether'
+  return {
+    name,
+    ifindex: link.ifindex,
+    hasMac,
+    mac: hasMac ? Buffer.from((link.address ?? '').replaceAll(':', ''), 'hex') : new Uint8Array(6),
+  }
+}

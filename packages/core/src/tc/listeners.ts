@@ -1,0 +1,59 @@
+import { lookup } from 'node:dns/promises'
+import { readdir, readFile, readlink } from 'node:fs/promises'
+import { isIP } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { addressBytes } from '../endpoint.ts'
+
+/** The addresses behind a host name or address that belong to this host. */
+export async function localAddresses(host: string): Promise<string[]> {
+  const addresses = isIP(host) ? [host] : (await lookup(host, { all: true })).map(({ address }) => address)
+  const own = new Set(
+    Object.values(networkInterfaces()).flatMap((list) => list?.map(({ address }) => canonical(address))),
+  )
+  return addresses.filter((address) => isLoopback(address) || own.has(canonical(address)))
+}
+
+const canonical = (address: string) => Buffer.from(addressBytes(address.replace(/%.*$/, ''))).toString('hex')
+
+function isLoopback(address: string): boolean {
+  const bytes = addressBytes(address.replace(/%.*$/, ''))
+  const mapped = canonical(address).startsWith('00000000000000000000ffff')
+  return mapped ? bytes[12] === 127 : canonical(address) === '00000000000000000000000000000001'
+}
+
+/** Inodes of the sockets of this network namespace that listen at an address, or at all addresses of its port. */
+export async function listeningSockets(address: string, port: number): Promise<Set<string>> {
+  const wanted = new Set([canonical(address), '0'.repeat(32), canonical('0.0.0.0')])
+  const tables = await Promise.all(
+    ['tcp', 'tcp6'].map((name) => readFile(`/proc/net/${name}`, 'utf8').catch(() => '')),
+  )
+  const inodes = new Set<string>()
+  for (const line of tables.flatMap((table) => table.split('\n').slice(1))) {
+    const [, local, , state, , , , , , inode] = line.trim().split(/\s+/)
+    // 0A is TCP_LISTEN.
+    if (state !== '0A' || local === undefined || inode === undefined) continue
+    const [hex = '', hexPort = ''] = local.split(':')
+    if (Number.parseInt(hexPort, 16) === port && wanted.has(canonicalHex(hex))) inodes.add(inode)
+  }
+  return inodes
+}
+
+/** /proc/net/tcp prints 32-bit words in the machine's byte order, which is little-endian wherever we run. */
+function canonicalHex(hex: string): string {
+  const words = hex.match(/.{8}/g) ?? []
+  const bytes = words.map((word) => (word.match(/../g) ?? []).toReversed().join('')).join('')
+  return bytes.length === 8 ? `00000000000000000000ffff${bytes}` : bytes
+}
+
+/** The processes that have one of these sockets open. Costs one readlink per open file of this host. */
+export async function holders(inodes: ReadonlySet<string>): Promise<number[]> {
+  const names = new Set([...inodes].map((inode) => `socket:[${inode}]`))
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const found: number[] = []
+  for (const pid of pids) {
+    const files = await readdir(`/proc/${pid}/fd`).catch(() => [])
+    const links = await Promise.all(files.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')))
+    if (links.some((link) => names.has(link))) found.push(Number(pid))
+  }
+  return found
+}

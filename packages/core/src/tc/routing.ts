@@ -1,0 +1,154 @@
+import { writeFileSync } from 'node:fs'
+import { Mark } from '@tproxy/bpf'
+import { reason, TproxyError } from '../errors.ts'
+import { ip, ipJson, readSystemFile } from './system.ts'
+
+/** What marked packets need to be delivered on this host; shared by all instances of a network namespace. */
+export interface RoutingOptions {
+  /** Upper 16 bits of our marks, such as 0x74700000; the lower 16 must be 0. */
+  readonly mark?: number
+  /** Number of a routing table of our own. */
+  readonly table?: number
+  /** Priority of the routing rule: before every rule that could catch marked packets. */
+  readonly priority?: number
+}
+
+export type Routing = Required<RoutingOptions>
+
+/** "tp". No bits in common with what Kubernetes, Cilium, Tailscale, Docker and wg-quick use. */
+const defaults: Routing = { mark: 0x7470_0000, table: 0x7470, priority: 100 }
+
+/** Fills in what is missing. Throws `E_OPTION` for numbers that cannot be. */
+export function routingOptions(options: RoutingOptions = {}): Routing {
+  const routing = { ...defaults, ...options }
+  const { mark, table, priority } = routing
+  if (mark <= 0 || mark > Mark.base || (mark & 0xffff) !== 0 || !Number.isInteger(mark))
+    throw new TproxyError('E_OPTION', `routing mark 0x${mark.toString(16)}`, {
+      hint: 'give a number whose lower 16 bits are 0, such as 0x74700000',
+    })
+  if (!Number.isInteger(table) || table < 1 || table > 0xffff_fffe || (table >= 253 && table <= 255))
+    throw new TproxyError('E_OPTION', `routing table ${table}`, {
+      hint: 'not 0, nor 253 to 255, which are in use',
+    })
+  if (!Number.isInteger(priority) || priority < 1 || priority > 32_765)
+    throw new TproxyError('E_OPTION', `routing rule priority ${priority}`, { hint: '1 to 32765' })
+  return routing
+}
+
+interface RuleEntry {
+  priority: number
+  fwmark?: string
+  fwmask?: string
+  table?: string
+}
+
+const hex = (value: number) => `0x${(value >>> 0).toString(16)}`
+const steeredMask = (Mark.base | Mark.reply) >>> 0
+const acceptLocal = '/proc/sys/net/ipv4/conf/lo/accept_local'
+
+/** The families of IP that are in use here. */
+export function families(): (4 | 6)[] {
+  const without = readSystemFile('/proc/sys/net/ipv6/conf/lo/disable_ipv6')
+  return without === '0' ? [4, 6] : [4]
+}
+
+function isOurs(rule: RuleEntry, { mark, table, priority }: Routing): boolean {
+  return (
+    rule.priority === priority &&
+    Number(rule.fwmark) === mark &&
+    Number(rule.fwmask) === steeredMask &&
+    rule.table === String(table)
+  )
+}
+
+/** Throws `E_CLASH` when somebody else uses our mark, table or priority. */
+export function checkClashes(routing: Routing): void {
+  const { mark, table, priority } = routing
+  const clash = (what: string, option: string) => {
+    throw new TproxyError('E_CLASH', what, { hint: `choose another with ${option}` })
+  }
+  for (const family of families()) {
+    const rules = ipJson<RuleEntry>(`-${family}`, 'rule', 'show').filter((rule) => !isOurs(rule, routing))
+    for (const rule of rules) {
+      if (rule.priority === priority)
+        clash(`routing rule priority ${priority} (IPv${family}) is in use`, '--priority')
+      if (rule.table === String(table)) clash(`routing table ${table} (IPv${family}) is in use`, '--table')
+      const common = Number(rule.fwmask ?? 0xffff_ffff) & Mark.base
+      if (rule.fwmark !== undefined && common !== 0 && ((Number(rule.fwmark) ^ mark) & common) === 0)
+        clash(
+          `a routing rule (IPv${family}, priority ${rule.priority}) matches our mark ${hex(mark)}`,
+          '--mark',
+        )
+    }
+  }
+}
+
+/** Undoes {@link setUpRouting}: what was changed, in the form it is remembered on disk. */
+export interface RoutingChanges {
+  readonly routing: Routing
+  /** What accept_local of lo was; undefined when it was not changed. */
+  readonly acceptLocal?: string
+}
+
+/** What {@link setUpRouting} will change, to be remembered before it does. */
+export function planRouting(routing: Routing): RoutingChanges {
+  const before = readSystemFile(acceptLocal)
+  return before === undefined || before === '1' ? { routing } : { routing, acceptLocal: before }
+}
+
+/**
+ * Sets the rule and the local route for marked packets, and lets lo take packets from our own addresses
+ * (accept_local, without which IPv4 drops steered packets as martians).
+ */
+export function setUpRouting({ routing, acceptLocal: change }: RoutingChanges): void {
+  const { mark, table, priority } = routing
+  for (const family of families()) {
+    const present = ipJson<RuleEntry>(`-${family}`, 'rule', 'show').some((rule) => isOurs(rule, routing))
+    const any = family === 4 ? '0.0.0.0/0' : '::/0'
+    ip(
+      [`-${family}`, '-batch', '-'],
+      [
+        `route replace local ${any} dev lo table ${table}`,
+        ...(present
+          ? []
+          : [`rule add priority ${priority} fwmark ${hex(mark)}/${hex(steeredMask)} lookup ${table}`]),
+        '',
+      ].join('\n'),
+    )
+  }
+  if (change === undefined) return
+  try {
+    writeFileSync(acceptLocal, '1')
+  } catch (cause) {
+    throw new TproxyError('E_SYSTEM', `set net.ipv4.conf.lo.accept_local to 1: ${reason(cause)}`, {
+      hint: 'in a container, mount /proc/sys writable or set it from outside',
+      cause,
+    })
+  }
+}
+
+/** Restores what {@link setUpRouting} changed. What is gone already is no error. */
+export function tearDownRouting({ routing, acceptLocal: change }: RoutingChanges): void {
+  const { mark, table, priority } = routing
+  for (const family of [4, 6] as const) {
+    const attempt = (...args: string[]) => {
+      try {
+        ip([`-${family}`, ...args])
+      } catch {
+        // Somebody removed it, or IPv6 is off.
+      }
+    }
+    attempt(
+      'rule',
+      'del',
+      'priority',
+      `${priority}`,
+      'fwmark',
+      `${hex(mark)}/${hex(steeredMask)}`,
+      'lookup',
+      `${table}`,
+    )
+    attempt('route', 'del', 'local', 'default', 'dev', 'lo', 'table', `${table}`)
+  }
+  if (change !== undefined && readSystemFile(acceptLocal) === '1') writeFileSync(acceptLocal, change)
+}

@@ -1,0 +1,38 @@
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Observable } from 'rxjs'
+import type { Endpoint } from './endpoint.ts'
+import type { ProcessInfo } from './process.ts'
+
+/** A connection as a transport delivers it: accepted, paused, and with its original destination. */
+export interface Accepted {
+  /** Paused, with `allowHalfOpen`. */
+  readonly socket: Socket
+  readonly source: Endpoint
+  readonly destination: Endpoint
+  readonly interface?: string
+  readonly process?: ProcessInfo
+  /** Number of the rule that said proxy, from 1. */
+  readonly rule?: number
+  /** Opens the connection the program wanted, from where it wanted it. Rejects when refused or aborted. */
+  direct(signal: AbortSignal): Promise<Duplex>
+  /** Told once the stream towards the program was ended in order, so that closing the socket no longer resets it. */
+  ended?(): void
+}
+
+/**
+ * Where connections come from. Ours is interception at the traffic-control hooks; a test makes them in memory, and yours
+ * may take them from an iptables TPROXY port or an inherited socket.
+ */
+export interface Transport {
+  /** Hot; never errors. */
+  readonly accepted: Observable<Accepted>
+  /** Problems that cost no more than a connection, as messages for people. */
+  readonly warnings?: Observable<string>
+  /** Makes sure that whoever listens at this address, if it is on this host, does not have its connections intercepted. */
+  exempt?(address: { host: string; port: number }): Promise<void>
+  /** Takes nothing new; what was accepted still works. */
+  stop(): void
+  /** Undoes everything. */
+  close(): Promise<void>
+}

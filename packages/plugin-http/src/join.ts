@@ -1,0 +1,25 @@
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
+
+/**
+ * Carries bytes between our end of a client's connection and a tunnel, each direction ending on its own.
+ * `fail` is called when the tunnel breaks before both have ended; the tunnel is reset when the client breaks off.
+ */
+export function join(client: Duplex, tunnel: Socket, fail: (cause: Error) => void): void {
+  let cause = new Error('the connection to the proxy was cut')
+  tunnel.on('error', (error) => {
+    cause = error
+  })
+  tunnel.on('close', () => {
+    if (!tunnel.readableEnded || !tunnel.writableFinished) fail(cause)
+  })
+  client.on('close', () => {
+    // When both have ended, what is left of the tunnel's buffer still has to go out.
+    if (client.readableEnded && tunnel.readableEnded) return
+    // An orderly end would look like a complete upload to the other side; TLS shows it by the missing close_notify.
+    if (tunnel instanceof TLSSocket) tunnel.destroy()
+    else tunnel.resetAndDestroy()
+  })
+  client.pipe(tunnel).pipe(client)
+}

@@ -1,0 +1,61 @@
+import { type Duplex, duplexPair } from 'node:stream'
+import { type Endpoint, formatEndpoint } from '@tproxy/core'
+import { failure, type Way } from './dial.ts'
+import type { Client } from './forward.ts'
+import { join } from './join.ts'
+import { sniff } from './sniff.ts'
+import { tunnel } from './tunnel.ts'
+
+// Long enough for the first request to follow the handshake over a bad link; all that a server-first protocol waits.
+const silenceMs = 300
+
+/**
+ * Opens a connection to a destination that probably speaks plain HTTP, and returns the client's end of it. What the
+ * client sends decides: requests are forwarded one by one, anything else, silence included, gets a tunnel.
+ *
+ * Whatever fails later destroys the returned stream with an error.
+ */
+export function plain(way: Way, destination: Endpoint, forward: (client: Client) => void): Duplex {
+  const [near, far] = duplexPair()
+  const gone = new AbortController()
+  // They stay for good: an error before the caller listens must not be an uncaught exception.
+  near.on('error', () => {})
+  far.on('error', () => {})
+
+  // To the other end of a pair a destroyed stream looks like an orderly end, so both ways need a hand.
+  const fail = (error: Error): void => {
+    near.destroy(error)
+  }
+  near.once('close', () => {
+    gone.abort()
+    far.destroy()
+  })
+  far.once('close', () => {
+    if (!far.readableEnded || !far.writableFinished)
+      fail(
+        failure(
+          `${formatEndpoint(destination)} through ${way.proxy.name}`,
+          new Error('the connection was cut'),
+        ),
+      )
+  })
+
+  const client: Client = {
+    stream: far,
+    destination,
+    fail,
+    tunnel: (read) => {
+      tunnel(way, destination, gone.signal).then((socket) => {
+        if (read.length > 0) socket.write(read)
+        const step = `${formatEndpoint(destination)} through ${way.proxy.name}`
+        join(far, socket, (cause) => fail(failure(step, cause)))
+      }, fail)
+    },
+  }
+  void sniff(far, { silenceMs, lineMs: way.timeoutMs }).then((http) => {
+    if (far.destroyed) return
+    if (http) forward(client)
+    else client.tunnel(Buffer.alloc(0))
+  })
+  return near
+}

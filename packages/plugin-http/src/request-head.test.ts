@@ -1,0 +1,108 @@
+import { endpoint } from '@tproxy/core'
+import { describe, expect, test } from 'vitest'
+import { type Authority, requestHead } from './request-head.ts'
+
+const v4 = endpoint('93.184.216.34', 80)
+const v6 = endpoint('2001:db8::1', 8080)
+
+function target(
+  url: string,
+  host: string[],
+  policy: Authority = 'host',
+  to = v4,
+  method = 'GET',
+): string | undefined {
+  const rawHeaders = host.flatMap((value) => ['Host', value])
+  const head = requestHead({ method, url, rawHeaders }, to, policy)
+  if (head) expect(head.target).toContain(`http://${String(head.headers['Host'])}`)
+  return head?.target
+}
+
+describe('the target of a forwarded request', () => {
+  test.each([
+    ['/', ['example.com'], 'http://example.com/'],
+    ['/a//b/../c?u=http://x//y%20', ['example.com'], 'http://example.com/a//b/../c?u=http://x//y%20'],
+    ['/', ['Example_1.com.:8080'], 'http://Example_1.com./'],
+    ['/', ['[2001:db8::2]:81'], 'http://[2001:db8::2]/'],
+    ['/', ['192.0.2.1'], 'http://192.0.2.1/'],
+    ['http://named.example:99/x', ['other.example'], 'http://named.example/x'],
+    ['http://named.example?q', [], 'http://named.example?q'],
+  ])('%s with Host %j is named as %s', (url, host, expected) => {
+    expect(target(url, host)).toBe(expected)
+  })
+
+  test.each([
+    [[]],
+    [['']],
+    [['a b']],
+    [['a/b']],
+    [['user@host']],
+    [['[::x]']],
+    [['a', 'b']],
+    [['x'.repeat(256)]],
+  ])('is the original destination when Host is %j', (host) => {
+    expect(target('/', host)).toBe('http://93.184.216.34/')
+    expect(target('/', host, 'host', v6)).toBe('http://[2001:db8::1]:8080/')
+  })
+
+  test('always has the port of the original destination', () => {
+    expect(target('/', ['example.com:25'], 'host', v6)).toBe('http://example.com:8080/')
+  })
+
+  test('is the original destination whatever the client claims, if the policy says so', () => {
+    expect(target('/x', ['example.com'], 'destination')).toBe('http://93.184.216.34/x')
+    expect(target('http://example.com/x', ['example.com'], 'destination', v6)).toBe(
+      'http://[2001:db8::1]:8080/x',
+    )
+  })
+
+  test('has no path when a request is about the server itself', () => {
+    expect(target('*', ['example.com'], 'host', v4, 'OPTIONS')).toBe('http://example.com')
+  })
+
+  test('is refused when it has another scheme', () => {
+    expect(target('https://example.com/', ['example.com'])).toBeUndefined()
+  })
+})
+
+test('headers keep their spelling and repetition, except those that end at the first hop', () => {
+  const head = requestHead(
+    {
+      method: 'POST',
+      url: '/',
+      rawHeaders: [
+        ...[
+          'Host',
+          'example.com',
+          'X-Twice',
+          '1',
+          'Connection',
+          'close, X-Hop, Content-Length',
+          'x-twice',
+          '2',
+        ],
+        ...[
+          'X-Hop',
+          '1',
+          'Keep-Alive',
+          '1',
+          'TE',
+          'trailers',
+          'Upgrade',
+          'h2c',
+          'Proxy-Authorization',
+          'Basic x',
+        ],
+        ...['Content-Length', '3', 'Expect', '100-continue', 'Cookie', 'a=b'],
+      ],
+    },
+    v4,
+    'host',
+  )
+  expect(head?.headers).toEqual({
+    Host: 'example.com',
+    'X-Twice': ['1', '2'],
+    'Content-Length': '3',
+    Cookie: 'a=b',
+  })
+})

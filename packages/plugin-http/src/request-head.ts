@@ -1,0 +1,91 @@
+import type { IncomingMessage } from 'node:http'
+import { isIPv6 } from 'node:net'
+import type { Endpoint } from '@tproxy/core'
+
+/** Which name a plain request carries to the proxy: the client's Host header, or the original destination. */
+export type Authority = 'host' | 'destination'
+
+/** A request as the proxy gets it. */
+export interface RequestHead {
+  /** In absolute form (RFC 9112, 3.2.2). */
+  readonly target: string
+  /** Spelled as the client spelled them; repeated ones as arrays. */
+  readonly headers: Readonly<Record<string, string | string[]>>
+}
+
+/**
+ * Turns a request meant for an origin server into one for a proxy, or returns `undefined` when it names another scheme.
+ *
+ * The port is always the original destination's, and so is the host unless the policy is `host` and the client named a
+ * well-formed one: only with the name can a proxy choose between the sites that share an address. A proxy takes the
+ * name from the target and replaces Host by it (RFC 9112, 3.2.2), so both say the same.
+ */
+export function requestHead(
+  { method, url = '/', rawHeaders }: Pick<IncomingMessage, 'method' | 'url' | 'rawHeaders'>,
+  destination: Endpoint,
+  policy: Authority,
+): RequestHead | undefined {
+  const headers = pairs(rawHeaders)
+  // An absolute target is legal towards an origin server, and then stands above Host (RFC 9112, 3.2.2).
+  const absolute = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)(.*)$/is.exec(url)
+  if (absolute && absolute[1]?.toLowerCase() !== 'http') return undefined
+  const claims = absolute?.[2] === undefined ? valuesOf(headers, 'host') : [absolute[2]]
+  const claim = policy === 'host' && claims.length === 1 ? hostOf(claims[0] ?? '') : undefined
+  const address = destination.family === 6 ? `[${destination.address}]` : destination.address
+  const authority = `${claim ?? address}${destination.port === 80 ? '' : `:${destination.port}`}`
+
+  const path = absolute ? (absolute[3] ?? '') : url
+  // A request about the server itself has no path in absolute form (RFC 9112, 3.2.4).
+  const target = `http://${authority}${method === 'OPTIONS' && path === '*' ? '' : path === '' ? '/' : path}`
+  return { target, headers: { Host: authority, ...endToEnd(headers) } }
+}
+
+/** The host of a Host header without its port, when it is one that can stand in a URL. */
+function hostOf(value: string): string | undefined {
+  const [, name, v6] = /^(?:([a-z0-9._~-]{1,255})|\[([0-9a-f:.]+)\])(?::\d*)?$/i.exec(value.trim()) ?? []
+  if (v6 !== undefined) return isIPv6(v6) ? `[${v6}]` : undefined
+  return name
+}
+
+// RFC 9110, 7.6.1, and what proxies have always dropped besides. Expect is sent again by the forwarder.
+const hopByHop = new Set(
+  'connection keep-alive proxy-connection proxy-authorization te upgrade host expect'.split(' '),
+)
+
+function endToEnd(headers: readonly (readonly [string, string])[]): Record<string, string | string[]> {
+  const dropped = new Set(hopByHop)
+  for (const value of valuesOf(headers, 'connection'))
+    for (const name of value.split(',')) dropped.add(name.trim().toLowerCase())
+  // The framing is not the client's to hide.
+  dropped.delete('content-length')
+  dropped.delete('transfer-encoding')
+
+  const kept = new Map<string, { name: string; values: string[] }>()
+  for (const [name, value] of headers) {
+    const key = name.toLowerCase()
+    if (dropped.has(key)) continue
+    const same = kept.get(key)
+    if (same) same.values.push(value)
+    else kept.set(key, { name, values: [value] })
+  }
+  return Object.fromEntries(
+    [...kept.values()].map(({ name, values }) => [name, values.length === 1 ? (values[0] ?? '') : values]),
+  )
+}
+
+function pairs(rawHeaders: readonly string[]): readonly (readonly [string, string])[] {
+  return Array.from({ length: rawHeaders.length / 2 }, (_, index) => [
+    rawHeaders[2 * index] ?? '',
+    rawHeaders[2 * index + 1] ?? '',
+  ])
+}
+
+function valuesOf(headers: readonly (readonly [string, string])[], wanted: string): string[] {
+  return headers.filter(([name]) => name.toLowerCase() === wanted).map(([, value]) => value)
+}
+
+/** The bytes of a request that node has already parsed, to be sent again elsewhere. */
+export function replay({ method, url, httpVersion, rawHeaders }: IncomingMessage): Buffer {
+  const lines = pairs(rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`)
+  return Buffer.from(`${method} ${url} HTTP/${httpVersion}\r\n${lines.join('')}\r\n`, 'latin1')
+}

@@ -1,0 +1,56 @@
+import type { Duplex } from 'node:stream'
+
+/** How long a client may stay silent before it is taken for one that waits for the server to speak first. */
+export interface Patience {
+  /** Milliseconds for the first byte. */
+  readonly silenceMs: number
+  /** Milliseconds for the whole request line. */
+  readonly lineMs: number
+}
+
+// RFC 9112, 3: method SP request-target SP HTTP-version. Empty lines before it are ignored (2.2).
+const requestLine = /^(?:\r?\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\s]+ HTTP\/1\.[01]\r?\n/
+const beginning =
+  /^(?:\r?\n)*(?:\r|[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: (?:[^\s]+(?: H?T?T?P?\/?1?\.?[01]?\r?)?)?)?)?$/
+const longestLine = 16_384
+
+/** Whether bytes are an HTTP/1.x request line, are not, or may still become one. */
+export function looksLikeHttp(bytes: Buffer): boolean | undefined {
+  const text = bytes.toString('latin1')
+  if (requestLine.test(text)) return true
+  return beginning.test(text) && text.length < longestLine ? undefined : false
+}
+
+/**
+ * Looks at the first bytes of a stream and resolves whether they begin an HTTP/1.x request. All bytes stay readable.
+ * Resolves `false` when the patience is exhausted or the stream ends before; never rejects.
+ */
+export function sniff(stream: Duplex, { silenceMs, lineMs }: Patience): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>()
+  let seen = Buffer.alloc(0)
+  const decide = (http: boolean): void => {
+    clearTimeout(timer)
+    stream.off('readable', look).off('close', giveUp)
+    if (seen.length > 0 && !stream.destroyed) stream.unshift(seen)
+    seen = Buffer.alloc(0)
+    resolve(http)
+  }
+  const giveUp = (): void => decide(false)
+  let timer = setTimeout(giveUp, silenceMs)
+  const look = (): void => {
+    // 'readable' without anything to read announces the end.
+    if (stream.readableLength === 0) return giveUp()
+    // Exactly what is there: asking for more would end the stream, and an ended stream takes nothing back.
+    while (stream.readableLength > 0) {
+      if (seen.length === 0) {
+        clearTimeout(timer)
+        timer = setTimeout(giveUp, lineMs)
+      }
+      seen = Buffer.concat([seen, stream.read(stream.readableLength) as Buffer])
+      const http = looksLikeHttp(seen)
+      if (http !== undefined) return decide(http)
+    }
+  }
+  stream.on('readable', look).on('close', giveUp)
+  return promise
+}

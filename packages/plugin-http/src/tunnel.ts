@@ -1,0 +1,56 @@
+import { request } from 'node:http'
+import type { Socket } from 'node:net'
+import { type Endpoint, formatEndpoint } from '@tproxy/core'
+import { credentialsHint, dial, failure, type Way } from './dial.ts'
+
+/**
+ * Opens a tunnel with CONNECT (RFC 9110, 9.3.6) within the deadline and resolves with its socket, bytes that came with
+ * the reply unread in it. Rejects with `E_UPSTREAM`; the socket is closed by then.
+ */
+export function tunnel(way: Way, destination: Endpoint, signal: AbortSignal): Promise<Socket> {
+  const { proxy, timeoutMs } = way
+  const authority = formatEndpoint(destination)
+  let step = `connect to ${proxy.name}`
+  if (signal.aborted) return Promise.reject(failure(step, new Error('aborted')))
+
+  const { promise, resolve, reject } = Promise.withResolvers<Socket>()
+  const socket = dial(way, { allowHalfOpen: true })
+  socket.once(proxy.secure ? 'secureConnect' : 'connect', () => {
+    step = `CONNECT ${authority} through ${proxy.name}`
+  })
+  const ask = request({
+    method: 'CONNECT',
+    path: authority,
+    headers: {
+      Host: authority,
+      ...(proxy.authorization === undefined ? {} : { 'Proxy-Authorization': proxy.authorization }),
+    },
+    createConnection: () => socket,
+  })
+  const fail = (cause: Error, hint?: string): void => {
+    settle()
+    reject(failure(step, cause, hint))
+    socket.destroy()
+    ask.destroy()
+  }
+  const late = setTimeout(() => fail(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
+  const aborted = (): void => fail(new Error('aborted'))
+  const settle = (): void => {
+    clearTimeout(late)
+    signal.removeEventListener('abort', aborted)
+  }
+  signal.addEventListener('abort', aborted)
+  // A refusal arrives here as well: to node every answer to CONNECT ends the HTTP part of the connection.
+  ask.on('connect', ({ statusCode = 0, statusMessage }, _, head) => {
+    if (statusCode < 200 || statusCode > 299) {
+      const hint = credentialsHint(statusCode, proxy)
+      return fail(new Error(`the proxy answered ${statusCode} ${statusMessage ?? ''}`.trimEnd()), hint)
+    }
+    settle()
+    if (head.length > 0) socket.unshift(head)
+    resolve(socket)
+  })
+  ask.on('error', (cause) => fail(cause))
+  ask.end()
+  return promise
+}

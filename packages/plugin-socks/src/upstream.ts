@@ -1,0 +1,97 @@
+import { connect, type Socket } from 'node:net'
+import { type Endpoint, endpoint, formatEndpoint, reason, TproxyError, type Upstream } from '@tproxy/core'
+import { handshake } from './handshake.ts'
+import { parseChain, type SocksProxy } from './proxy-url.ts'
+
+/** How an upstream behaves, apart from where it is. */
+export interface SocksUpstreamOptions {
+  /** Milliseconds for connecting and all handshakes of a chain together. Default 10 000. */
+  readonly timeoutMs?: number
+}
+
+/**
+ * An upstream that reaches destinations through a SOCKS proxy, or through several in a row: SOCKS5 (RFC 1928, user and
+ * password by RFC 1929), SOCKS4 and 4a.
+ *
+ * `url` is `socks5://[user:password@]host[:port]`, or `socks4://`; `socks://`, `socks5h://` and `socks4a://` are taken
+ * as well. IPv6 addresses stand in brackets, the default port is 1080, user and password are percent-decoded. A chain
+ * is an array, or one string separated by commas: the first is nearest to us.
+ *
+ * Throws `E_OPTION` when a URL is unusable. `connect` rejects with `E_UPSTREAM`, naming the hop, the step and the cause.
+ */
+export function socksUpstream(
+  url: string | readonly string[],
+  { timeoutMs = 10_000 }: SocksUpstreamOptions = {},
+): Upstream {
+  const hops = parseChain(url)
+  if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > 2_147_483_647)
+    throw new TproxyError('E_OPTION', `timeoutMs is ${timeoutMs}`, { hint: 'give whole milliseconds from 1' })
+  const [{ host, port }] = hops
+  return {
+    name: hops.map((hop) => hop.name).join(' → '),
+    address: { host, port },
+    connect: (destination, signal) =>
+      open(hops, endpoint(destination.address, destination.port), timeoutMs, signal),
+  }
+}
+
+async function open(
+  hops: readonly [SocksProxy, ...SocksProxy[]],
+  destination: Endpoint,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<Socket> {
+  let step = `connect to ${hops[0].name}`
+  const last = hops.at(-1) ?? hops[0]
+  if (last.version === 4 && destination.family === 6)
+    throw new TproxyError(
+      'E_UPSTREAM',
+      `${last.name} cannot reach ${formatEndpoint(destination)}: SOCKS4 has no IPv6`,
+      {
+        hint: 'use a SOCKS5 proxy for IPv6 destinations',
+      },
+    )
+  if (signal.aborted) throw new TproxyError('E_UPSTREAM', `${step}: aborted`, { cause: signal.reason })
+
+  const socket = connect({
+    host: hops[0].host,
+    port: hops[0].port,
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: 30_000,
+  })
+  // It stays for good: between our return and the caller's own listener an error must not be an uncaught exception.
+  socket.on('error', () => {})
+  const failed = Promise.withResolvers<never>()
+  failed.promise.catch(() => {})
+  const late = (): void => failed.reject(new Error(`no answer within ${timeoutMs} ms`))
+  const timer = setTimeout(late, timeoutMs)
+  const aborted = (): void => failed.reject(new Error('aborted'))
+  signal.addEventListener('abort', aborted)
+  try {
+    await Promise.race([connected(socket), failed.promise])
+    for (const [index, hop] of hops.entries()) {
+      const next = hops[index + 1]
+      const [host, port] = next ? [next.host, next.port] : [destination.address, destination.port]
+      const where = hops.length > 1 ? `hop ${index + 1}: ` : ''
+      const goal = next ? next.name : formatEndpoint(destination)
+      step = `${where}SOCKS${hop.version} handshake with ${hop.name} for ${goal}`
+      await Promise.race([handshake(socket, hop, host, port), failed.promise])
+    }
+    return socket
+  } catch (cause) {
+    socket.destroy()
+    throw new TproxyError('E_UPSTREAM', `${step}: ${reason(cause)}`, { cause })
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener('abort', aborted)
+  }
+}
+
+/** Resolves once TCP is up; not `events.once`, whose listeners outlive a lost race. */
+function connected(socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.once('connect', resolve).once('error', reject)
+  })
+}
