@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The contract between the kernel programs and the process that loads them. packages/bpf/src/layout.gen.ts is generated
- * from the BTF of these types: change them here and nowhere else. A __be16 or __be32 carries its byte order into the
- * generated accessors; every other integer has the machine's.
+ * The contract between the kernel programs and the process that loads them.
+ * packages/bpf/src/layout.gen.ts is generated from the BTF of these types: change them here and
+ * nowhere else. A __be16 or __be32 carries its byte order into the generated accessors; every other
+ * integer has the machine's.
  */
 #ifndef TPROXY_CONTRACT_H
 #define TPROXY_CONTRACT_H
@@ -17,9 +18,10 @@
  *   |      base      | instance | R |  slot   |
  *   +----------------+----------+---+---------+
  *
- * base is configured and belongs to tproxy on this host; instance tells processes apart; slot is an index of devices[].
- * R = 0: steered, on the way to the listener, and the only marks that the routing rule matches. R = 1: sent by a
- * listener or an accepted socket, on the way back to the program.
+ * base is configured and belongs to tproxy on this host; instance tells processes apart; slot is an
+ * index of devices[]. R = 0: steered, on the way to the listener, and the only marks that the
+ * routing rule matches. R = 1: sent by a listener or an accepted socket, on the way back to the
+ * program.
  */
 enum mark {
 	MARK_SLOT = 0x7f,
@@ -40,9 +42,9 @@ enum limit {
 struct settings {
 	__u32 mark;	  /* base and instance */
 	__u32 lo_ifindex; /* where steered packets enter */
-	__u32 netns;	  /* inode of our network namespace: sockets elsewhere are not ours to look at */
-	__u32 pidns;	  /* inode of our pid namespace: the one whose pids we report */
-	__u32 scoped;	  /* 1: only sockets of the cgroup in scope[0] are intercepted */
+	__u32 netns; /* inode of our network namespace: sockets elsewhere are not ours to look at */
+	__u32 pidns; /* inode of our pid namespace: the one whose pids we report */
+	__u32 scoped; /* 1: only sockets of the cgroup in scope[0] are intercepted */
 };
 
 /* Changes while running. */
@@ -69,7 +71,8 @@ struct flow_key {
 /* Who opened a socket, as it was at connect(2). */
 struct owner {
 	__u64 cgroup; /* id of the cgroup, which is its inode in cgroup2 */
-	__u32 pid;    /* thread group id in our pid namespace; 0: not visible from it, or no process (raw packets) */
+	__u32 pid;    /* thread group id in our pid namespace; 0: not visible from it, or no process
+			 (raw packets) */
 	__u32 uid;
 	__u32 gid;
 	char name[16]; /* of the thread group's leader */
@@ -100,7 +103,8 @@ struct rule {
 
 enum exemption {
 	EXEMPT_PROCESS = 1,
-	EXEMPT_FORKS = 2,	/* its descendants that run the same executable: the workers of a server */
+	EXEMPT_FORKS =
+	    2, /* its descendants that run the same executable: the workers of a server */
 	EXEMPT_DESCENDANTS = 4, /* its descendants, whatever they run */
 };
 
@@ -109,7 +113,7 @@ enum counter {
 	/* wan_egress */
 	COUNT_STEERED_SYN,
 	COUNT_STEERED,
-	COUNT_PASSED_DECIDED,	/* the socket's connection was decided to be left alone */
+	COUNT_PASSED_DECIDED, /* the socket's connection was decided to be left alone */
 	COUNT_PASSED_NOT_TCP,
 	COUNT_PASSED_FORWARDED, /* not sent by a program of this host */
 	COUNT_PASSED_VLAN,	/* belongs to the VLAN's own interface */
@@ -119,10 +123,12 @@ enum counter {
 	COUNT_PASSED_CLOSING,
 	COUNT_PASSED_LINK_LOCAL, /* link-local and multicast: they have no meaning on lo */
 	COUNT_PASSED_RULE,
-	COUNT_PASSED_NO_SOCKET, /* a stray packet without socket that belongs to no intercepted connection */
+	COUNT_PASSED_NO_SOCKET, /* a stray packet without socket that belongs to no intercepted
+				   connection */
 	COUNT_DROPPED_RULE,
-	COUNT_DROPPED_STRAY, /* a packet of an accepted socket on its way out: the program's address is gone */
-	COUNT_DROPPED_DEVICE, /* the interface is not in slots */
+	COUNT_DROPPED_STRAY, /* a packet of an accepted socket on its way out: the program's address
+				is gone */
+	COUNT_DROPPED_DEVICE,  /* the interface is not in slots */
 	COUNT_DROPPED_REWRITE, /* no memory for a link layer header */
 	/* lo_ingress */
 	COUNT_ASSIGNED,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The few fields of kernel structures that we read. CO-RE relocates every access to the running kernel's layout, so only
- * names and types matter here, and no vmlinux.h is needed to build.
+ * The few fields of kernel structures that we read. CO-RE relocates every access to the running
+ * kernel's layout, so only names and types matter here, and no vmlinux.h is needed to build.
  */
 #ifndef TPROXY_KERNEL_H
 #define TPROXY_KERNEL_H

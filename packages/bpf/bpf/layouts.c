@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-/* Names every type of the contract, for the compiler writes BTF only of what is used. Never loaded. */
+/* Names every type of the contract, for the compiler writes BTF only of what is used. Never loaded.
+ */
 #include "contract.h"
 
 enum mark mark;

@@ -14,8 +14,8 @@ struct {
 	__type(value, struct control);
 } control SEC(".maps");
 
-/* The interfaces, by slot. Written by: the process, before it attaches there. Read by: wan_egress, lo_egress.
- * Bounded: LIMIT_DEVICES, and the process refuses more. */
+/* The interfaces, by slot. Written by: the process, before it attaches there. Read by: wan_egress,
+ * lo_egress. Bounded: LIMIT_DEVICES, and the process refuses more. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, LIMIT_DEVICES);
@@ -23,7 +23,8 @@ struct {
 	__type(value, struct device);
 } devices SEC(".maps");
 
-/* ifindex → slot. Written by: the process, with devices. Read by: wan_egress. Bounded: as devices. */
+/* ifindex → slot. Written by: the process, with devices. Read by: wan_egress. Bounded: as devices.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, LIMIT_DEVICES);
@@ -31,8 +32,9 @@ struct {
 	__type(value, __u32);
 } slots SEC(".maps");
 
-/* The listeners, two per slot: IPv4 at slot * 2, IPv6 at slot * 2 + 1. Written by: the process; the kernel removes a
- * socket that closes. Read by: lo_ingress, listener_lookup. Bounded: as devices. Absent: packets are dropped. */
+/* The listeners, two per slot: IPv4 at slot * 2, IPv6 at slot * 2 + 1. Written by: the process; the
+ * kernel removes a socket that closes. Read by: lo_ingress, listener_lookup. Bounded: as devices.
+ * Absent: packets are dropped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
 	__uint(max_entries, LIMIT_DEVICES * 2);
@@ -40,7 +42,8 @@ struct {
 	__type(value, __u64);
 } listeners SEC(".maps");
 
-/* The cgroup whose sockets are intercepted when settings.scoped. Written by: the process. Read by: wan_egress. */
+/* The cgroup whose sockets are intercepted when settings.scoped. Written by: the process. Read by:
+ * wan_egress. */
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
 	__uint(max_entries, 1);
@@ -48,8 +51,8 @@ struct {
 	__type(value, __u32);
 } scope SEC(".maps");
 
-/* pid → enum exemption. Written by: the process (itself, and upstreams that run on this host). Read by: connect_owner.
- * Bounded: LIMIT_EXEMPT. Full: the process refuses the upstream. */
+/* pid → enum exemption. Written by: the process (itself, and upstreams that run on this host). Read
+ * by: connect_owner. Bounded: LIMIT_EXEMPT. Full: the process refuses the upstream. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, LIMIT_EXEMPT);
@@ -57,7 +60,8 @@ struct {
 	__type(value, __u32);
 } exempt SEC(".maps");
 
-/* The rules in order. Written by: the process, before it attaches. Read by: wan_egress, once per connection. */
+/* The rules in order. Written by: the process, before it attaches. Read by: wan_egress, once per
+ * connection. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, LIMIT_RULES);
@@ -65,9 +69,10 @@ struct {
 	__type(value, struct rule);
 } rules SEC(".maps");
 
-/* What is known of a local socket that connects: who opened it, and what was decided about it. It lives and dies with
- * the socket. Written by: connect_owner, wan_egress. Read by: wan_egress, per packet. Bounded: by the sockets there are.
- * Full (no memory for the socket's options): the owner is unknown and each packet decides anew, alike. */
+/* What is known of a local socket that connects: who opened it, and what was decided about it. It
+ * lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress, per
+ * packet. Bounded: by the sockets there are. Full (no memory for the socket's options): the owner
+ * is unknown and each packet decides anew, alike. */
 enum decision {
 	UNDECIDED = 0,
 	STEER,
@@ -88,9 +93,10 @@ struct {
 	__type(value, struct opened);
 } sockets SEC(".maps");
 
-/* Connections between their first SYN and the moment the process accepts them. Written by: wan_egress, for connections
- * of real sockets only, so raw SYN floods write nothing. Read by: listener_lookup; read and deleted by the process.
- * Bounded: LIMIT_FLOWS, least recently used first. Evicted: the connection works, its process is unknown. */
+/* Connections between their first SYN and the moment the process accepts them. Written by:
+ * wan_egress, for connections of real sockets only, so raw SYN floods write nothing. Read by:
+ * listener_lookup; read and deleted by the process. Bounded: LIMIT_FLOWS, least recently used
+ * first. Evicted: the connection works, its process is unknown. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, LIMIT_FLOWS);

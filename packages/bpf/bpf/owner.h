@@ -6,7 +6,8 @@
 #include "kernel.h"
 #include "maps.h"
 
-/* The pid of a task's thread group in our own pid namespace, or 0 where it is not visible from there. */
+/* The pid of a task's thread group in our own pid namespace, or 0 where it is not visible from
+ * there. */
 static __always_inline __u32 pid_of(struct task_struct *task)
 {
 	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
@@ -60,16 +61,16 @@ static long ask_ancestor(__u32 generation, struct search *search)
 /* Exempt are the processes in the map and, where it says so, their descendants. */
 static __always_inline __u32 is_exempt(struct task_struct *task)
 {
-	struct search search = { .task = task, .executable = executable_of(task) };
+	struct search search = {.task = task, .executable = executable_of(task)};
 
 	bpf_loop(LIMIT_ANCESTORS, ask_ancestor, &search, 0);
 	return search.found;
 }
 
 /*
- * Every TCP socket that begins to connect, in the context of the process that calls connect(2); io_uring's workers are
- * threads of theirs. A tracepoint, because it sees all programs of this host without attaching to anybody's cgroup, and
- * before the first packet. Always returns 0.
+ * Every TCP socket that begins to connect, in the context of the process that calls connect(2);
+ * io_uring's workers are threads of theirs. A tracepoint, because it sees all programs of this host
+ * without attaching to anybody's cgroup, and before the first packet. Always returns 0.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(connect_owner, struct sock *sk, int from, int to)

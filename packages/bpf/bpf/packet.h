@@ -12,8 +12,8 @@
 
 #define IP_FRAGMENT_OFFSET 0x1fff
 
-/* Hop-by-hop, routing, destination options and authentication: one of each is legal, destination options twice
- * (RFC 8200, 4.1). A program sets them with IPV6_HOPOPTS and the like. */
+/* Hop-by-hop, routing, destination options and authentication: one of each is legal, destination
+ * options twice (RFC 8200, 4.1). A program sets them with IPV6_HOPOPTS and the like. */
 #define IPV6_EXTENSIONS 6
 
 struct packet {
@@ -110,8 +110,10 @@ static __always_inline bool parse(struct __sk_buff *skb, __u32 offset, struct pa
 	}
 }
 
-/* The socket that this packet is addressed to, as the stack would find it on arrival; to be released. */
-static __always_inline struct bpf_sock *find_receiver(struct __sk_buff *skb, const struct packet *packet)
+/* The socket that this packet is addressed to, as the stack would find it on arrival; to be
+ * released. */
+static __always_inline struct bpf_sock *find_receiver(struct __sk_buff *skb,
+						      const struct packet *packet)
 {
 	const struct flow_key *key = &packet->key;
 	struct bpf_sock_tuple tuple = {};

@@ -28,7 +28,8 @@ static long ask_rule(__u32 index, struct ruling *ruling)
 	return 1;
 }
 
-static __always_inline void ask_rules(const struct flow_key *key, __u32 number, struct ruling *ruling)
+static __always_inline void ask_rules(const struct flow_key *key, __u32 number,
+				      struct ruling *ruling)
 {
 	__builtin_memcpy(ruling->address, key->destination, 16);
 	ruling->port = bpf_ntohs(key->destination_port);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
- * Steers new TCP connections of local programs to the transparent listener of a process, and the listener's replies back:
+ * Steers new TCP connections of local programs to the transparent listener of a process, and the
+ * listener's replies back:
  *
- *   program ── wan_egress ──► lo_ingress ──► listener or accepted socket ── lo_egress ──► wan ingress ──► program
+ *   program ── wan_egress ──► lo_ingress ──► listener or accepted socket ── lo_egress ──► wan
+ * ingress ──► program
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,11 +27,12 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define SOCK_STREAM 1
 
-/* Sends a packet into lo, marked so that the routing rule delivers it here and lo_ingress knows it. */
+/* Sends a packet into lo, marked so that the routing rule delivers it here and lo_ingress knows it.
+ */
 static __always_inline int steer(struct __sk_buff *skb, const struct device *device, __u32 slot)
 {
 	/* lo's own address is zero, and only a frame to it is for this host. */
-	struct ethhdr frame = { .h_proto = skb->protocol };
+	struct ethhdr frame = {.h_proto = skb->protocol};
 
 	if (!device->has_mac && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return because(COUNT_DROPPED_REWRITE, TC_ACT_SHOT);
@@ -39,7 +42,8 @@ static __always_inline int steer(struct __sk_buff *skb, const struct device *dev
 	return bpf_redirect(settings.lo_ifindex, BPF_F_INGRESS);
 }
 
-/* fe80::/10, ff00::/8, 169.254.0.0/16, 224.0.0.0/4: meant for the link, and ambiguous without its interface. */
+/* fe80::/10, ff00::/8, 169.254.0.0/16, 224.0.0.0/4: meant for the link, and ambiguous without its
+ * interface. */
 static __always_inline bool is_link_local(const struct packet *packet)
 {
 	const __u8 *address = packet->key.destination;
@@ -50,13 +54,13 @@ static __always_inline bool is_link_local(const struct packet *packet)
 }
 
 /* Decides about the first packet of a connection; opened is NULL for a raw socket's. */
-static __always_inline enum counter decide(struct __sk_buff *skb, const struct packet *packet, __u32 slot,
-					   const struct opened *opened)
+static __always_inline enum counter decide(struct __sk_buff *skb, const struct packet *packet,
+					   __u32 slot, const struct opened *opened)
 {
 	__u32 zero = 0;
 	struct control *state = bpf_map_lookup_elem(&control, &zero);
 	struct ruling ruling = {};
-	struct flow flow = { .slot = slot };
+	struct flow flow = {.slot = slot};
 
 	if (!state || state->closing)
 		return COUNT_PASSED_CLOSING;
@@ -80,8 +84,29 @@ static __always_inline enum counter decide(struct __sk_buff *skb, const struct p
 }
 
 /*
- * Egress of every intercepted interface. The decision about a connection is made on its SYN and kept with its socket, so
- * that a rule change, a fragment without ports or a forged mark cannot divert it later.
+ * What the kernel itself sends for a socket that is gone (an ACK from TIME_WAIT, an RST), or a raw
+ * socket: it belongs to an intercepted connection if it is addressed to one of our accepted
+ * sockets. No other socket here has a foreign address as its own.
+ */
+static __always_inline bool belongs_to_us(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct bpf_sock *receiver;
+	bool accepted;
+
+	if (packet->flags & TCP_SYN)
+		return false;
+	receiver = find_receiver(skb, packet);
+	if (!receiver)
+		return false;
+	accepted = receiver->state != BPF_TCP_LISTEN;
+	bpf_sk_release(receiver);
+	return accepted;
+}
+
+/*
+ * Egress of every intercepted interface. The decision about a connection is made on its SYN and
+ * kept with its socket, so that a rule change, a fragment without ports or a forged mark cannot
+ * divert it later.
  *
  * NEXT: not for us. TC_ACT_REDIRECT: into lo. TC_ACT_SHOT: a rule says drop, or it must not leave.
  */
@@ -92,7 +117,6 @@ int wan_egress(struct __sk_buff *skb)
 	bool tcp = sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
 	struct opened *opened = NULL;
 	struct packet packet = {};
-	struct bpf_sock *receiver;
 	struct device *device;
 	enum counter outcome;
 	__u32 *slot, index = skb->ifindex;
@@ -122,7 +146,7 @@ int wan_egress(struct __sk_buff *skb)
 	device = bpf_map_lookup_elem(&devices, &index);
 	if (!device)
 		return because(COUNT_DROPPED_DEVICE, TC_ACT_SHOT);
-	if (opened && opened->decision == STEER && sk->state != BPF_TCP_SYN_SENT) {
+	if (opened && opened->decision == STEER) {
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
@@ -130,22 +154,12 @@ int wan_egress(struct __sk_buff *skb)
 	if (!parse(skb, device->has_mac ? ETH_HLEN : 0, &packet))
 		return because(COUNT_PASSED_NOT_TCP, NEXT);
 	if (!is_syn(&packet)) {
-		/* What the kernel itself sends for a socket that is gone (TIME_WAIT, closed), or a raw socket: it belongs to
-		 * whom it is addressed to. No other socket here has a foreign address as its own. */
-		if (packet.flags & TCP_SYN)
-			return because(COUNT_PASSED_NO_SOCKET, NEXT);
-		receiver = find_receiver(skb, &packet);
-		if (!receiver)
-			return because(COUNT_PASSED_NO_SOCKET, NEXT);
-		tcp = receiver->state == BPF_TCP_LISTEN;
-		bpf_sk_release(receiver);
-		if (tcp)
+		if (!belongs_to_us(skb, &packet))
 			return because(COUNT_PASSED_NO_SOCKET, NEXT);
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
 
-	/* A retransmitted or repeated SYN renews the flow's entry and comes to the same decision. */
 	outcome = decide(skb, &packet, index, opened);
 	count(outcome);
 	if (opened)
@@ -166,9 +180,10 @@ static __always_inline struct bpf_sock *find_listener(__u32 slot, bool v6)
 }
 
 /*
- * Ingress of lo: hands what was steered to the listener, unless the stack finds its socket by itself: an accepted one, a
- * half-open one, or one in TIME_WAIT, where the kernel decides whether the SYN may reuse it (RFC 6191) and then asks
- * listener_lookup. An ACK without socket goes to the listener too: it may answer a SYN cookie.
+ * Ingress of lo: hands what was steered to the listener, unless the stack finds its socket by
+ * itself: an accepted one, a half-open one, or one in TIME_WAIT, where the kernel decides whether
+ * the SYN may reuse it (RFC 6191) and then asks listener_lookup. An ACK without socket goes to the
+ * listener too: it may answer a SYN cookie.
  *
  * NEXT: not ours, or assigned. TC_ACT_SHOT: there is nobody to take it.
  */
@@ -203,8 +218,9 @@ int lo_ingress(struct __sk_buff *skb)
 }
 
 /*
- * Listener lookup of our network namespace, reached by a steered SYN only where its 4-tuple is still in TIME_WAIT on our
- * side: without an answer the program would wait for a retransmission that is not answered either.
+ * Listener lookup of our network namespace, reached by a steered SYN only where its 4-tuple is
+ * still in TIME_WAIT on our side: without an answer the program would wait for a retransmission
+ * that is not answered either.
  *
  * SK_PASS: with our listener assigned, or the ordinary lookup.
  */
@@ -219,10 +235,10 @@ int listener_lookup(struct bpf_sk_lookup *ctx)
 	if (ctx->ingress_ifindex != settings.lo_ifindex || ctx->protocol != IPPROTO_TCP)
 		return SK_PASS;
 	if (v6) {
-		__u32 source[4] = { ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
-				    ctx->remote_ip6[3] };
-		__u32 destination[4] = { ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-					 ctx->local_ip6[3] };
+		__u32 source[4] = {ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2],
+				   ctx->remote_ip6[3]};
+		__u32 destination[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
+					ctx->local_ip6[3]};
 
 		__builtin_memcpy(key.source, source, 16);
 		__builtin_memcpy(key.destination, destination, 16);
@@ -258,8 +274,8 @@ static __always_inline bool is_from_loopback(struct __sk_buff *skb)
 }
 
 /*
- * Egress of lo: takes the replies of our sockets to the interface the connection left by, where the program's socket,
- * even one bound to that interface, expects them.
+ * Egress of lo: takes the replies of our sockets to the interface the connection left by, where the
+ * program's socket, even one bound to that interface, expects them.
  *
  * NEXT: not ours. TC_ACT_REDIRECT: into the interface. TC_ACT_SHOT: it is gone.
  */

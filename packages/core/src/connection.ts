@@ -67,6 +67,7 @@ export class Connection {
   /** Hands the socket over to the caller, who from now on owns it. Throws `E_STATE` when the connection was settled. */
   take(): Socket {
     this.#claim('take')
+    this.accepted.closeInOrder?.()
     return this.socket
   }
 

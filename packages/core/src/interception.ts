@@ -157,7 +157,7 @@ export class Interception implements AsyncDisposable {
       idleMs: this.limits.idleMs,
       halfClosedMs: this.limits.halfClosedMs,
       bytes: session.bytes,
-      clientEnded: () => connection.accepted.ended?.(),
+      clientEnded: () => connection.accepted.closeInOrder?.(),
     })
     const aborted = () => relay.abort({ how: 'aborted' })
     abort.signal.addEventListener('abort', aborted)
@@ -227,7 +227,7 @@ function drop(session: Session, withReset: boolean, error: Error | undefined): v
   if (withReset) socket.resetAndDestroy()
   else {
     socket.once('finish', () => {
-      accepted.ended?.()
+      accepted.closeInOrder?.()
       // Unread bytes would turn the end into a reset.
       socket.resume().once('end', () => socket.destroy())
       setTimeout(() => socket.destroy(), 1000).unref()

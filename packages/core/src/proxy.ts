@@ -3,11 +3,14 @@ import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason } from './errors.ts'
 import { Interception } from './interception.ts'
+import { limits } from './options.ts'
 import { ask, type Plugin } from './plugin.ts'
 import type { Session } from './session.ts'
 import { type InterceptOptions, openTransport } from './tc/open.ts'
 import type { Transport } from './transport.ts'
 import { direct, drop, type Verdict } from './verdict.ts'
+
+const backstopMs = 1_000
 
 /** Options of {@link TransparentProxy.open}. */
 export interface ProxyOptions extends InterceptOptions {
@@ -24,6 +27,7 @@ export class TransparentProxy implements AsyncDisposable {
   readonly #interception: Interception
   readonly #plugins: readonly Plugin[]
   readonly #default: Verdict
+  readonly #decisionMs: number
 
   /**
    * Starts. When this returns, new connections are intercepted. Throws `TproxyError`; then nothing stays set up.
@@ -35,16 +39,24 @@ export class TransparentProxy implements AsyncDisposable {
     try {
       for (const upstream of plugins.flatMap((plugin) => plugin.upstreams ?? []))
         if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
-      const interception = new Interception(transport, options.timeouts)
-      return new TransparentProxy(interception, plugins, options.default ?? direct())
+      const { decisionMs, ...timeouts } = limits(options.timeouts)
+      // The interception's own deadline is a backstop here: the plugins' comes first, and names who did not answer.
+      const interception = new Interception(transport, { ...timeouts, decisionMs: decisionMs + backstopMs })
+      return new TransparentProxy(interception, plugins, options.default ?? direct(), decisionMs)
     } catch (error) {
       await transport.close()
       throw error
     }
   }
 
-  private constructor(interception: Interception, plugins: readonly Plugin[], fallback: Verdict) {
+  private constructor(
+    interception: Interception,
+    plugins: readonly Plugin[],
+    fallback: Verdict,
+    decisionMs: number,
+  ) {
     this.#interception = interception
+    this.#decisionMs = decisionMs
     this.#plugins = plugins
     this.#default = fallback
     interception.connections.subscribe((connection) => void this.#decide(connection))
@@ -84,7 +96,7 @@ export class TransparentProxy implements AsyncDisposable {
     let plugin: string | undefined
     let failure: Error | undefined
     try {
-      const timeoutMs = this.#interception.limits.decisionMs
+      const timeoutMs = this.#decisionMs
       ;({ verdict, plugin } = await ask(this.#plugins, connection, { fallback: this.#default, timeoutMs }))
     } catch (error) {
       // Closed, never direct: whoever wrote the plugin did not say that this may pass.

@@ -16,8 +16,8 @@ export interface Accepted {
   readonly rule?: number
   /** Opens the connection the program wanted, from where it wanted it. Rejects when refused or aborted. */
   direct(signal: AbortSignal): Promise<Duplex>
-  /** Told once the stream towards the program was ended in order, so that closing the socket no longer resets it. */
-  ended?(): void
+  /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
+  closeInOrder?(): void
 }
 
 /**

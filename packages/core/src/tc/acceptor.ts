@@ -63,7 +63,7 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
     interface: name,
     ...options.describe(flow),
     direct: (signal) => connectFrom(source, destination, name, signal),
-    ended: () => {
+    closeInOrder: () => {
       // The descriptor of a socket that was closed meanwhile may belong to another by now.
       const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
       if (handle !== null && handle.fd >= 0) endInOrder(handle.fd)
@@ -72,7 +72,7 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
 }
 
 /** Connects as the program itself would have: from its address, by its interface. */
-function connectFrom(
+async function connectFrom(
   source: Endpoint,
   destination: Endpoint,
   device: string,

@@ -4,7 +4,14 @@ import { type ChildProcess, spawn } from 'node:child_process'
  * Holds the links open and waits for us to die. A shell, because it must not share our fate, our memory or our bugs.
  * Signals of a terminal do not reach it: it is in a session of its own.
  */
-const script = 'read -r _; echo 1 >"$0/cgroup.kill"; until rmdir "$0"; do sleep 0.01; done'
+const script = `read -r _
+n=0
+while [ -d "$0" ] && [ $n -lt 500 ]; do
+  echo 1 >"$0/cgroup.kill"
+  find "$0" -depth -type d -exec rmdir {} +
+  n=$((n + 1))
+  sleep 0.01
+done`
 
 /** A watcher that outlives this process to end a cgroup. */
 export interface Guard {
@@ -20,7 +27,7 @@ export function guardCgroup(cgroup: string, links: readonly number[]): Guard {
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore', ...links],
     cwd: '/',
-    env: {},
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
   })
   child.unref()
   // Its end of the pipe breaks only when it was killed; then there is nobody left to tell.
