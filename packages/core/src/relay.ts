@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { TproxyError } from './errors.ts'
 import type { SessionEnd } from './session.ts'
 
@@ -16,7 +17,8 @@ export interface RelayOptions {
 
 /** Ends a stream at once, with a TCP reset where it is a socket. */
 export function reset(stream: Duplex): void {
-  if (stream instanceof Socket) stream.resetAndDestroy()
+  // A TLSSocket has no descriptor of its own: resetAndDestroy throws ERR_INVALID_HANDLE_TYPE (Node 24).
+  if (stream instanceof Socket && !(stream instanceof TLSSocket)) stream.resetAndDestroy()
   else stream.destroy(new Error('reset'))
 }
 
@@ -85,7 +87,7 @@ export class Relay {
     })
     const closed = () => {
       if (!(side.readableEnded && side.writableFinished)) {
-        this.#end ??= { how: 'reset', by: name }
+        this.#end ??= { how: 'reset', by: name, ...(side.errored && { error: side.errored }) }
         reset(other)
       }
       if (--this.#open > 0) return

@@ -14,7 +14,7 @@ export interface Way {
  * Starts a connection to the proxy, over TLS for https, and returns the socket at once: both http.request and http.Agent
  * want it before it is connected. It is destroyed, with an error, when it is not up within the deadline.
  *
- * A tunnel's socket must allow half-open connections; a pooled one must not, or the pool keeps it after the proxy's FIN.
+ * A tunnel's socket must allow half-open connections; one for requests is of no use once the proxy has ended it.
  */
 export function dial({ proxy, timeoutMs, tls }: Way, { allowHalfOpen }: { allowHalfOpen: boolean }): Socket {
   const options = {
@@ -30,6 +30,8 @@ export function dial({ proxy, timeoutMs, tls }: Way, { allowHalfOpen }: { allowH
   const socket: Socket = proxy.secure
     ? connectTls({ ALPNProtocols: ['http/1.1'], ...servername, ...tls, ...options })
     : connect(options)
+  // On TLS node's own throws ERR_INVALID_HANDLE_TYPE. Without close_notify a plain end, too, shows as a truncation.
+  if (proxy.secure) socket.resetAndDestroy = () => socket.destroy()
   // It stays for good: an error between two owners of the socket must not be an uncaught exception.
   socket.on('error', () => {})
   const timer = setTimeout(() => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs)
@@ -38,13 +40,16 @@ export function dial({ proxy, timeoutMs, tls }: Way, { allowHalfOpen }: { allowH
   return socket
 }
 
-/** The error for a step that failed, such as `connect to http://192.0.2.1:3128: connect ECONNREFUSED 192.0.2.1:3128`. */
-export function failure(step: string, cause: unknown, hint?: string): TproxyError {
-  if (cause instanceof TproxyError) return cause
-  return new TproxyError('E_UPSTREAM', `${step}: ${reason(cause)}`, {
-    cause,
-    ...(hint === undefined ? {} : { hint }),
-  })
+/**
+ * The error for a step that failed, such as `connect to http://192.0.2.1:3128: connect ECONNREFUSED 192.0.2.1:3128`.
+ * Of the cause it keeps message and code: node attaches whole packets to parse errors, with the client's cookies.
+ */
+export function failure(step: string, error: unknown, hint?: string): TproxyError {
+  if (error instanceof TproxyError) return error
+  const cause = new Error(reason(error))
+  if (error instanceof Error && 'code' in error) Object.assign(cause, { code: error.code })
+  const message = `${step}: ${cause.message}`
+  return new TproxyError('E_UPSTREAM', message, hint === undefined ? { cause } : { cause, hint })
 }
 
 /** What a 407 asks for; `undefined` for other answers. */

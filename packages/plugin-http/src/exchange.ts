@@ -1,7 +1,6 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from 'node:http'
-import { createRequire } from 'node:module'
-import httpProxy from 'http-proxy'
 import { credentialsHint, failure, type Way } from './dial.ts'
+import { createProxyServer } from './http-proxy.ts'
 import type { RequestHead } from './request-head.ts'
 
 /** One request of a client and the response to it. */
@@ -31,7 +30,7 @@ export interface Exchange {
 export function exchanger(way: Way): (exchange: Exchange) => Promise<void> {
   const exchanges = new WeakMap<IncomingMessage, Exchange>()
   const step = `plain HTTP through ${way.proxy.name}`
-  const proxy = httpProxy.createProxyServer({ toProxy: true, preserveHeaderKeyCase: true })
+  const proxy = createProxyServer({ toProxy: true, preserveHeaderKeyCase: true })
 
   // Emitted with the socket, before the first byte goes out.
   proxy.on('proxyReq', (toProxy, request, response) => {
@@ -46,6 +45,8 @@ export function exchanger(way: Way): (exchange: Exchange) => Promise<void> {
       toProxy.setHeader('Expect', '100-continue')
       toProxy.flushHeaders()
     }
+    // Ahead of the listener that ends the request: http-proxy's pipe has added its own already.
+    request.prependOnceListener('end', () => toProxy.addTrailers(request.trailers as Record<string, string>))
     response.once('close', () => finish(exchange, toProxy))
     if (response.closed) finish(exchange, toProxy)
   })
@@ -53,11 +54,11 @@ export function exchanger(way: Way): (exchange: Exchange) => Promise<void> {
   proxy.on('proxyRes', (fromProxy, request, response) => {
     const exchange = exchanges.get(request)
     if (!exchange) return
-    const cut = (cause: Error): void => {
-      if (!fromProxy.complete) exchange.fail(failure(step, cause))
-    }
-    fromProxy.on('error', cut)
-    fromProxy.on('close', () => cut(new Error('the proxy cut the response short')))
+    // node says no more than "aborted" about a response that breaks off; its close says the same, and is certain.
+    fromProxy.on('error', () => {})
+    fromProxy.on('close', () => {
+      if (!fromProxy.complete) exchange.fail(failure(step, new Error('the proxy cut the response short')))
+    })
     // No origin server asks for this, and no client that does not know of the proxy can answer it.
     const hint = credentialsHint(fromProxy.statusCode, way.proxy)
     if (hint !== undefined) return exchange.fail(failure(step, new Error('the proxy answered 407'), hint))
@@ -99,11 +100,3 @@ function finish({ request }: Exchange, toProxy: ClientRequest): void {
   // An answer that came before the end of the upload does not end the client's connection: the rest is read, for nobody.
   if (!request.complete && !request.destroyed) request.unpipe().resume()
 }
-
-// http-proxy calls util._extend for each request. The first call warns (DEP0060), on the standard error of whatever
-// program we are part of; this is the first call.
-const { noDeprecation } = process
-process.noDeprecation = true
-createRequire(import.meta.url)('node:util')._extend({}, {})
-if (noDeprecation === undefined) delete process.noDeprecation
-else process.noDeprecation = noDeprecation

@@ -71,9 +71,13 @@ export function forwarder(way: Way, authority: Authority): (client: Client) => v
     }
   }
   server.on('upgrade', switchOver).on('connect', switchOver)
-  server.on('clientError', (cause, stream) => {
+  server.on('clientError', (cause: Error & { code?: string }, stream) => {
     const connection = connections.get(stream)
-    connection?.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, cause))
+    // The last response is out: whatever the client still had to say, an orderly end is on its way.
+    if (!connection || stream.writableEnded) return
+    // A client that stops in a body after the answer to it, as when its Expect was refused, has just ended.
+    if (cause.code === 'HPE_INVALID_EOF_STATE' && connection.unanswered === 0) stream.end()
+    else connection.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, cause))
   })
 
   return (client) => {

@@ -1,6 +1,5 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { TLSSocket } from 'node:tls'
 
 /**
  * Carries bytes between our end of a client's connection and a tunnel, each direction ending on its own.
@@ -17,9 +16,8 @@ export function join(client: Duplex, tunnel: Socket, fail: (cause: Error) => voi
   client.on('close', () => {
     // When both have ended, what is left of the tunnel's buffer still has to go out.
     if (client.readableEnded && tunnel.readableEnded) return
-    // An orderly end would look like a complete upload to the other side; TLS shows it by the missing close_notify.
-    if (tunnel instanceof TLSSocket) tunnel.destroy()
-    else tunnel.resetAndDestroy()
+    // An orderly end would look like a complete upload to the other side.
+    tunnel.resetAndDestroy()
   })
   client.pipe(tunnel).pipe(client)
 }

@@ -1,8 +1,9 @@
-import { type Duplex, duplexPair } from 'node:stream'
+import type { Duplex } from 'node:stream'
 import { type Endpoint, formatEndpoint } from '@tproxy/core'
 import { failure, type Way } from './dial.ts'
 import type { Client } from './forward.ts'
 import { join } from './join.ts'
+import { pair } from './pair.ts'
 import { sniff } from './sniff.ts'
 import { tunnel } from './tunnel.ts'
 
@@ -16,30 +17,13 @@ const silenceMs = 300
  * Whatever fails later destroys the returned stream with an error.
  */
 export function plain(way: Way, destination: Endpoint, forward: (client: Client) => void): Duplex {
-  const [near, far] = duplexPair()
+  const step = `${formatEndpoint(destination)} through ${way.proxy.name}`
+  const { near, far } = pair(() => failure(step, new Error('the connection was cut')))
   const gone = new AbortController()
-  // They stay for good: an error before the caller listens must not be an uncaught exception.
-  near.on('error', () => {})
-  far.on('error', () => {})
-
-  // To the other end of a pair a destroyed stream looks like an orderly end, so both ways need a hand.
+  near.once('close', () => gone.abort())
   const fail = (error: Error): void => {
     near.destroy(error)
   }
-  near.once('close', () => {
-    gone.abort()
-    far.destroy()
-  })
-  far.once('close', () => {
-    if (!far.readableEnded || !far.writableFinished)
-      fail(
-        failure(
-          `${formatEndpoint(destination)} through ${way.proxy.name}`,
-          new Error('the connection was cut'),
-        ),
-      )
-  })
-
   const client: Client = {
     stream: far,
     destination,
@@ -47,12 +31,11 @@ export function plain(way: Way, destination: Endpoint, forward: (client: Client)
     tunnel: (read) => {
       tunnel(way, destination, gone.signal).then((socket) => {
         if (read.length > 0) socket.write(read)
-        const step = `${formatEndpoint(destination)} through ${way.proxy.name}`
         join(far, socket, (cause) => fail(failure(step, cause)))
       }, fail)
     },
   }
-  void sniff(far, { silenceMs, lineMs: way.timeoutMs }).then((http) => {
+  void sniff(far, near, { silenceMs, lineMs: way.timeoutMs }).then((http) => {
     if (far.destroyed) return
     if (http) forward(client)
     else client.tunnel(Buffer.alloc(0))

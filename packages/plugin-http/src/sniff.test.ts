@@ -39,7 +39,7 @@ describe('sniffing', () => {
     const text = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
     for (const size of [1, 7, 100]) {
       const [client, server] = duplexPair()
-      const http = sniff(server, patience)
+      const http = sniff(server, client, patience)
       for (let at = 0; at < text.length; at += size) {
         client.write(text.slice(at, at + size))
         await wait(0)
@@ -52,14 +52,14 @@ describe('sniffing', () => {
 
   test('takes silence for a protocol where the server speaks first', async () => {
     const [client, server] = duplexPair()
-    expect(await sniff(server, patience)).toBe(false)
+    expect(await sniff(server, client, patience)).toBe(false)
     client.end('later')
     expect(String(await buffer(server))).toBe('later')
   })
 
   test('waits longer for the rest of what may become HTTP', async () => {
     const [client, server] = duplexPair()
-    const http = sniff(server, patience)
+    const http = sniff(server, client, patience)
     client.write('GET /')
     await wait(60)
     client.write(' HTTP/1.1\r\n')
@@ -68,15 +68,15 @@ describe('sniffing', () => {
 
   test.each(['', 'GET'])('gives up at once when the client ends after %j', async (text) => {
     const [client, server] = duplexPair()
-    const http = sniff(server, { silenceMs: 10_000, lineMs: 10_000 })
+    const http = sniff(server, client, { silenceMs: 10_000, lineMs: 10_000 })
     client.end(text)
     expect(await http).toBe(false)
     expect(String(await buffer(server))).toBe(text)
   })
 
   test('gives up at once when the client is gone', async () => {
-    const [, server] = duplexPair()
-    const http = sniff(server, { silenceMs: 10_000, lineMs: 10_000 })
+    const [client, server] = duplexPair()
+    const http = sniff(server, client, { silenceMs: 10_000, lineMs: 10_000 })
     server.destroy()
     expect(await http).toBe(false)
   })

@@ -22,10 +22,11 @@ export function looksLikeHttp(bytes: Buffer): boolean | undefined {
 }
 
 /**
- * Looks at the first bytes of a stream and resolves whether they begin an HTTP/1.x request. All bytes stay readable.
- * Resolves `false` when the patience is exhausted or the stream ends before; never rejects.
+ * Looks at the first bytes that `client` has sent into its end of a pair and resolves whether they begin an HTTP/1.x
+ * request. All bytes stay readable at the other end, `stream`. Resolves `false` when the patience is exhausted or the
+ * client ends before; never rejects.
  */
-export function sniff(stream: Duplex, { silenceMs, lineMs }: Patience): Promise<boolean> {
+export function sniff(stream: Duplex, client: Duplex, { silenceMs, lineMs }: Patience): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>()
   let seen = Buffer.alloc(0)
   const decide = (http: boolean): void => {
@@ -50,6 +51,8 @@ export function sniff(stream: Duplex, { silenceMs, lineMs }: Patience): Promise<
       const http = looksLikeHttp(seen)
       if (http !== undefined) return decide(http)
     }
+    // An end that came together with the last bytes is not announced again.
+    if (client.writableEnded && client.writableLength === 0) giveUp()
   }
   stream.on('readable', look).on('close', giveUp)
   return promise

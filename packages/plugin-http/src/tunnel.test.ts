@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { inspect } from 'node:util'
@@ -51,8 +52,23 @@ describe('a CONNECT tunnel', () => {
     const socket = await open(`http://127.0.0.1:${proxy.port}`)
     socket.end('ping')
     expect(String(await buffer(socket))).toBe('pong')
-    expect(log).toEqual(['CONNECT 93.184.216.34:443\nHost: 93.184.216.34:443\nConnection: keep-alive'])
+    expect(log).toEqual(['CONNECT 93.184.216.34:443\nHost: 93.184.216.34:443'])
     await proxy.idle()
+  })
+
+  test('lets the client go on after the server has ended', async () => {
+    await using proxy = await scripted(async (socket) => {
+      await readHead(socket)
+      socket.end('HTTP/1.1 200 OK\r\n\r\nbye')
+      expect(String(await buffer(socket))).toBe('late')
+      heard.resolve()
+    })
+    const heard = Promise.withResolvers<void>()
+    const socket = await open(`http://127.0.0.1:${proxy.port}`)
+    expect(String(await buffer(socket.pipe(new PassThrough())))).toBe('bye')
+    await wait(10)
+    socket.end('late')
+    await heard.promise
   })
 
   test('names IPv6 destinations in brackets', async () => {
@@ -60,7 +76,7 @@ describe('a CONNECT tunnel', () => {
     const log: string[] = []
     await using proxy = await proxyServer({ tunnels: origin.port, log })
     const socket = await open(`127.0.0.1:${proxy.port}`, {}, endpoint('2001:db8::1', 8443))
-    expect(log[0]).toMatch(/^CONNECT \[2001:db8::1\]:8443\nHost: \[2001:db8::1\]:8443\n/)
+    expect(log[0]).toMatch(/^CONNECT \[2001:db8::1\]:8443\nHost: \[2001:db8::1\]:8443$/)
     socket.destroy()
   })
 
@@ -193,7 +209,14 @@ describe('an https proxy', () => {
     expect((await failure(url)).message).toMatch(/^connect to https:.*self-signed certificate/)
     const other = { ca: cert, servername: 'proxy.example' }
     expect((await failure(url, { tls: other })).message).toMatch(/does not match certificate/)
-    await proxy.idle()
+  })
+
+  test('can be left in a hurry', async () => {
+    await using origin = await echo()
+    await using proxy = await proxyServer({ tunnels: origin.port, tls: { key, cert } })
+    const socket = await open(`https://127.0.0.1:${proxy.port}`, { tls: { ca: cert } })
+    socket.resetAndDestroy()
+    await once(socket, 'close')
   })
 
   test('that is none ends in an error', async () => {

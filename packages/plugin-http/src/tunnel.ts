@@ -25,6 +25,8 @@ export function tunnel(way: Way, destination: Endpoint, signal: AbortSignal): Pr
       Host: authority,
       ...(proxy.authorization === undefined ? {} : { 'Proxy-Authorization': proxy.authorization }),
     },
+    // Ours are complete: node would add `Connection: close`.
+    setDefaultHeaders: false,
     createConnection: () => socket,
   })
   const fail = (cause: Error, hint?: string): void => {

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer as createHttp, type RequestListener } from 'node:http'
+import { createServer as createHttp, type IncomingMessage, type RequestListener } from 'node:http'
 import { createServer as createHttps } from 'node:https'
 import { type AddressInfo, connect, createServer as createTcp, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -80,16 +80,8 @@ export interface ProxyBehaviour {
 
 /** An HTTP proxy that never leaves this host. */
 export function proxyServer({ origin, tunnels, tls, log = [] }: ProxyBehaviour): Promise<LocalServer> {
-  const server = tls ? createHttps(tls) : createHttp()
-  const note = ({
-    method,
-    url,
-    rawHeaders,
-  }: {
-    method?: string
-    url?: string
-    rawHeaders: string[]
-  }): void => {
+  const server = tls ? createHttps({ ...tls, allowHalfOpen: true }) : createHttp()
+  const note = ({ method, url, rawHeaders }: IncomingMessage): void => {
     const headers = rawHeaders.flatMap((name, index) =>
       index % 2 ? [] : [`${name}: ${rawHeaders[index + 1]}`],
     )
@@ -100,6 +92,7 @@ export function proxyServer({ origin, tunnels, tls, log = [] }: ProxyBehaviour):
     if (origin) origin(request, response)
     else response.writeHead(403).end()
   }
+  server.on('tlsClientError', (_, socket: Socket) => socket.destroy())
   server.on('request', answer)
   server.on('checkContinue', answer)
   server.on('connect', (request, client: Duplex, head: Buffer) => {

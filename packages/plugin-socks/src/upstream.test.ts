@@ -45,6 +45,21 @@ describe('a SOCKS upstream', () => {
     await proxy.idle()
   })
 
+  test('lets the client go on after the server has ended', async () => {
+    const heard = Promise.withResolvers<string>()
+    await using proxy = await ScriptedProxy.listen(async (peer) => {
+      peer.socket.allowHalfOpen = true
+      await acceptSocks5(peer)
+      peer.socket.end(Buffer.from([...granted, ...Buffer.from('bye')]))
+      heard.resolve(String(await peer.read(4)))
+    })
+    const socket = await open(`socks5://127.0.0.1:${proxy.port}`)
+    expect(String(await buffer(socket.pipe(new PassThrough())))).toBe('bye')
+    await wait(10)
+    socket.end('late')
+    expect(await heard.promise).toBe('late')
+  })
+
   test('asks for IPv6 destinations by address', async () => {
     await using proxy = await ScriptedProxy.listen(async (peer) => {
       await peer.read(3)
