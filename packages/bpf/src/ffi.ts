@@ -104,6 +104,8 @@ interface Libbpf {
   createLink: Call<[program: number, target: number, attachType: number, options: null]>
   possibleCpus: Call<[]>
   setPrint: (callback: Pointer | null) => void
+  /** Such as `v1.1`. */
+  version: () => string
 }
 
 export const bpf: Libbpf = {
@@ -128,6 +130,7 @@ export const bpf: Libbpf = {
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
   possibleCpus: bpfInt('int libbpf_num_possible_cpus(void)'),
   setPrint: bind(libbpf, 'void *libbpf_set_print(void *)') as Libbpf['setPrint'],
+  version: bind(libbpf, 'const char *libbpf_version_string(void)') as Libbpf['version'],
 }
 
 interface Libc {

@@ -249,3 +249,8 @@ function u32(value: number): Buffer {
 export function replyMark(mark: number, slot: number): number {
   return (mark | Mark.reply | slot) >>> 0
 }
+
+/** The version of the libbpf that is used, such as `1.1`. Throws a `NativeError` when there is none. */
+export function libbpfVersion(): string {
+  return bpf.version().replace(/^v/, '')
+}

@@ -1,5 +1,6 @@
 import {
   closeSync,
+  existsSync,
   fstatSync,
   mkdirSync,
   openSync,
@@ -92,10 +93,24 @@ export function clean(): Promise<{ removed: number; living: number[] }> {
   })
 }
 
+/** Who intercepts in this network namespace, and how much dead instances left behind. Changes nothing. */
+export function instances(): { living: number[]; leftBehind: number } {
+  const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
+  if (!existsSync(directory)) return { living: [], leftBehind: 0 }
+  const all = records(directory).map(({ record }) => record)
+  const living = all.filter(lives)
+  const abandoned = living.length === 0 && readShared(directory) !== undefined ? 1 : 0
+  return { living: living.map(({ pid }) => pid), leftBehind: all.length - living.length + abandoned }
+}
+
+function lives(record: InstanceRecord): boolean {
+  return record.startTime !== '' && startTime(record.pid) === record.startTime
+}
+
 /** Drops the records of dead instances with their cgroups; once nobody is left, what was shared is undone. */
 function prune(directory: string): { number: number; record: InstanceRecord }[] {
   const living = records(directory).filter(({ number, record }) => {
-    if (record.startTime !== '' && startTime(record.pid) === record.startTime) return true
+    if (lives(record)) return true
     if (record.cgroup !== undefined) removeCgroupNow(record.cgroup)
     rmSync(`${directory}/${number}.json`, { force: true })
     return false

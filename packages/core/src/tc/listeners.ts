@@ -40,7 +40,7 @@ export async function listeningSockets(address: string, port: number): Promise<S
 
 /** /proc/net/tcp prints 32-bit words in the machine's byte order, which is little-endian wherever we run. */
 function canonicalHex(hex: string): string {
-  const words = hex.match(/.{8}/g) ?? []
+  const words = hex.toLowerCase().match(/.{8}/g) ?? []
   const bytes = words.map((word) => (word.match(/../g) ?? []).toReversed().join('')).join('')
   return bytes.length === 8 ? `00000000000000000000ffff${bytes}` : bytes
 }

@@ -135,7 +135,8 @@ function connectionLimit(): number {
   return Math.max(1, Math.floor((Number(soft ?? 1024) - reservedFds) / 2))
 }
 
-function load(mark: number, scoped: boolean): Steering {
+/** Loads the steering programs; nothing is attached yet. */
+export function load(mark: number, scoped: boolean): Steering {
   try {
     return Steering.load({
       mark,

@@ -1,0 +1,58 @@
+import { accessSync, constants } from 'node:fs'
+import { type Inspection, type InterfaceSelection, selectInterfaces } from '@tproxy/core'
+import { attempt, type Check, missing, ok, read, warn } from './check.ts'
+
+const acceptLocal = '/proc/sys/net/ipv4/conf/lo/accept_local'
+
+export function networkChecks(inspection: Inspection, interfaces: InterfaceSelection): Check[] {
+  return [
+    attempt('interfaces', 'bring one up, or name it with --interface', () =>
+      selectInterfaces(interfaces)
+        .map(({ name }) => name)
+        .join(', '),
+    ),
+    attempt('routing', 'choose others with --mark, --table or --priority', () => {
+      inspection.routing()
+      return 'mark, table and priority are free, or ours'
+    }),
+    checkAcceptLocal(),
+    checkReversePath(),
+    checkIpv6(),
+    checkLeftovers(inspection),
+  ]
+}
+
+function checkAcceptLocal(): Check {
+  const value = read(acceptLocal)
+  const name = 'accept_local of lo'
+  if (value === '1') return ok(name, '1')
+  try {
+    accessSync(acceptLocal, constants.W_OK)
+    return ok(name, `${value}; set to 1 while tproxy runs`)
+  } catch {
+    return missing(
+      name,
+      `${value}, and not writable`,
+      'sysctl -w net.ipv4.conf.lo.accept_local=1 (outside of the container)',
+    )
+  }
+}
+
+function checkReversePath(): Check {
+  // The kernel exempts local sources on lo: fib_validate_source in net/ipv4/fib_frontend.c.
+  const [all, lo] = ['all', 'lo'].map((name) => read(`/proc/sys/net/ipv4/conf/${name}/rp_filter`))
+  return ok('rp_filter', `all ${all}, lo ${lo}; no value is in the way`)
+}
+
+function checkIpv6(): Check {
+  const off = read('/proc/sys/net/ipv6/conf/lo/disable_ipv6')
+  return ok('IPv6', off === '0' ? 'on' : 'off: only IPv4 is intercepted, and there is nothing else')
+}
+
+function checkLeftovers(inspection: Inspection): Check {
+  const { living, leftBehind } = inspection.instances()
+  const running = living.length === 0 ? 'nobody intercepts' : `running: ${living.join(', ')}`
+  return leftBehind === 0
+    ? ok('leftovers', `none; ${running}`)
+    : warn('leftovers', `a killed tproxy left ${leftBehind} behind; ${running}`, 'tproxy-run clean')
+}

@@ -1,0 +1,51 @@
+export const help: string = `Usage: tproxy-run [OPTION…] [--] COMMAND [ARGUMENT…]
+       tproxy-run [OPTION…] --interface NAME
+       tproxy-run doctor | clean
+
+Sends the TCP connections of one command, or of all programs on this host, through a proxy of your
+choice, whether they know of proxies or not.
+
+  tproxy-run --plugin socks -- curl https://example.com
+        One command and all that it starts, through the SOCKS proxy in $ALL_PROXY, or at 127.0.0.1:1080.
+  tproxy-run --plugin socks=socks5://user:password@192.0.2.1:1080 -- git pull
+        A proxy of your choice. Other users can read your command line; they cannot read $ALL_PROXY.
+  tproxy-run --plugin http=http://192.0.2.1:3128 -- npm install
+        An HTTP proxy; $HTTPS_PROXY and $HTTP_PROXY serve as its default.
+  tproxy-run -v -- ./program
+        No plugin: everything goes direct, and you see where it goes.
+  tproxy-run --plugin ./office.ts --plugin socks -- ./program
+        Plugins are asked in order, the first that answers decides. A path names a module of your own.
+  tproxy-run --rule 'direct to 10.0.0.0/8' --rule 'drop tcp dport 25' --plugin socks -- ./program
+        Rules are asked first, in the kernel: direct, drop or proxy. What none matches goes to the plugins.
+  sudo tproxy-run --plugin socks --interface eth0
+        Every program on this host, on eth0, until ^C.
+  tproxy-run doctor
+        What this machine lacks, and how to add it.
+
+What is intercepted
+  -i, --interface NAME     only there; repeat it, or separate by commas. auto: where default routes lead,
+                           all: where any route leads (the default for a command)
+      --rule TEXT          [proxy|direct|drop] [to PREFIX…] [tcp] [dport PORT|LOW-HIGH…]
+      --rules FILE         one rule a line, # begins a comment
+      --mark N, --table N, --priority N
+                           of our policy routing, should the defaults belong to somebody else
+What becomes of it
+  -p, --plugin NAME[=ARGUMENT]
+                           @tproxy/plugin-NAME or tproxy-plugin-NAME, installed beside tproxy-run, or a path
+      --default VERDICT    direct (the default) or drop: for what no plugin decides
+      --connect-timeout T, --idle-timeout T, --drain-timeout T
+                           such as 500ms, 30s, 5m; default 30s, 2h, 5s
+The command
+  -u, --user NAME          run it as another user. Started by sudo, it runs as the user who called sudo
+What is shown
+  -v, --verbose            every connection        -q, --quiet   only what makes us fail
+      --json               one event a line: on stderr with a command, else on stdout
+  -h, --help               this                    -V, --version
+
+Also
+  tproxy-run clean         undoes what a killed tproxy-run left behind; what is left changes no traffic
+
+The exit code is the command's, and its signal if one ended it. Of our own:
+  125  tproxy-run failed: wrong options, missing privileges, …   126  the command cannot be executed
+  127  the command was not found                                   0  the interface form was stopped
+`

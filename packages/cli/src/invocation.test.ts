@@ -1,0 +1,82 @@
+import { describe, expect, it } from 'vitest'
+import { parseInvocation } from './invocation.ts'
+
+const options = (...args: string[]) => {
+  const invocation = parseInvocation([...args, '--', 'true'])
+  if (!('options' in invocation)) throw new Error('no options')
+  return invocation.options
+}
+
+describe('the command line', () => {
+  it('ends options at the first word that is none', () => {
+    expect(parseInvocation(['-v', 'curl', '-v', '--json'])).toMatchObject({
+      form: 'command',
+      command: ['curl', '-v', '--json'],
+      options: { json: false, verbosity: 'verbose' },
+    })
+  })
+
+  it('ends options at --, so that any name can be a command', () => {
+    expect(parseInvocation(['--', 'doctor', '--', 'x'])).toMatchObject({
+      form: 'command',
+      command: ['doctor', '--', 'x'],
+    })
+  })
+
+  it('takes options of subcommands before and after them', () => {
+    expect(parseInvocation(['--mark', '0x10000', 'doctor', '--json'])).toMatchObject({
+      form: 'doctor',
+      options: { json: true, routing: { mark: 0x10000 } },
+    })
+    expect(() => parseInvocation(['clean', 'all'])).toThrow('clean takes no arguments')
+  })
+
+  it('separates a plugin from its argument at the first =', () => {
+    expect(options('--plugin', 'socks=socks5://h?a=b', '--plugin=http').plugins).toEqual([
+      { name: 'socks', argument: 'socks5://h?a=b' },
+      { name: 'http', argument: undefined },
+    ])
+  })
+
+  it('keeps the order of --rule and --rules among each other', () => {
+    expect(options('--rule', 'a', '--rules', 'f', '--rule', 'b').rules).toEqual([
+      { text: 'a' },
+      { file: 'f' },
+      { text: 'b' },
+    ])
+  })
+
+  it('reads interfaces repeated, in lists, and as auto or all', () => {
+    expect(options('-i', 'eth0,eth1', '--interface=eth0').interfaces).toEqual(['eth0', 'eth1'])
+    expect(options('-i', 'all').interfaces).toBe('all')
+    expect(() => options('-i', 'auto,eth0')).toThrow('stand alone')
+  })
+
+  it('reads times with units', () => {
+    expect(
+      options('--connect-timeout', '500ms', '--idle-timeout=5m', '--drain-timeout', '2').timeouts,
+    ).toEqual({
+      connectMs: 500,
+      idleMs: 300_000,
+      drainMs: 2000,
+    })
+    expect(() => options('--idle-timeout', 'soon')).toThrow('--idle-timeout is "soon"')
+  })
+
+  it('wants a command or an interface', () => {
+    expect(parseInvocation(['-i', 'eth0'])).toMatchObject({ form: 'interface' })
+    expect(() => parseInvocation(['-v'])).toThrow('nothing to do')
+  })
+
+  it('names the option that was probably meant, and never its value', () => {
+    expect(() => parseInvocation(['--plugn=socks5://u:secret@h'])).toThrow(
+      /^unknown option --plugn \(did you mean --plugin\?\)$/,
+    )
+    expect(() => parseInvocation(['--zzz'])).toThrow('see tproxy-run --help')
+  })
+
+  it('says when a value is missing, or is one too many', () => {
+    expect(() => parseInvocation(['--rule'])).toThrow('--rule needs a value')
+    expect(() => parseInvocation(['--json=yes', 'x'])).toThrow('--json takes no value')
+  })
+})

@@ -1,0 +1,94 @@
+import { parseArgs } from 'node:util'
+import { TproxyError } from '@tproxy/core'
+import { flags, type Options, readOptions } from './options.ts'
+import { nearest } from './nearest.ts'
+
+/** What the command line asks for. */
+export type Invocation =
+  | { readonly form: 'help' }
+  | { readonly form: 'version' }
+  | { readonly form: 'doctor'; readonly options: Options }
+  | { readonly form: 'clean'; readonly options: Options }
+  | InterfaceForm
+  | CommandForm
+
+/** `tproxy-run --interface NAME` */
+export interface InterfaceForm {
+  readonly form: 'interface'
+  readonly options: Options
+}
+
+/** `tproxy-run -- COMMAND` */
+export interface CommandForm {
+  readonly form: 'command'
+  readonly options: Options
+  readonly command: readonly [string, ...string[]]
+}
+
+/** An option as it was written: `name` without dashes. */
+export interface Given {
+  readonly name: string
+  readonly value: string | undefined
+}
+
+const subcommands: readonly string[] = ['doctor', 'clean']
+const seeHelp = 'see tproxy-run --help'
+
+/** Reads the arguments after the program's name. Throws `E_OPTION`; its message repeats no value, which may be secret. */
+export function parseInvocation(args: readonly string[]): Invocation {
+  const { given, rest, terminated } = splitOptions(args)
+  const [first, ...others] = rest
+  const subcommand = !terminated && first !== undefined && subcommands.includes(first) ? first : undefined
+  if (subcommand !== undefined) {
+    const after = splitOptions(others)
+    if (after.rest.length > 0)
+      throw new TproxyError('E_OPTION', `${subcommand} takes no arguments`, {
+        hint: `to run a program of that name: tproxy-run -- ${subcommand} …`,
+      })
+    given.push(...after.given)
+  }
+  if (given.some(({ name }) => name === 'help')) return { form: 'help' }
+  if (given.some(({ name }) => name === 'version')) return { form: 'version' }
+  const options = readOptions(given)
+  if (subcommand !== undefined) return { form: subcommand as 'doctor' | 'clean', options }
+  if (first !== undefined) return { form: 'command', options, command: [first, ...others] }
+  if (options.interfaces === undefined)
+    throw new TproxyError('E_OPTION', 'nothing to do', {
+      hint: 'give a command, as in tproxy-run --plugin socks -- curl https://example.com, or --interface NAME',
+    })
+  if (options.user !== undefined)
+    throw new TproxyError('E_OPTION', '--user without a command', { hint: seeHelp })
+  return { form: 'interface', options }
+}
+
+/** Options end at `--` or at the first word that is none: what follows belongs to the command. */
+function splitOptions(args: readonly string[]): { given: Given[]; rest: string[]; terminated: boolean } {
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: flags,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  })
+  const given: Given[] = []
+  for (const token of tokens) {
+    if (token.kind === 'positional') return { given, rest: args.slice(token.index), terminated: false }
+    if (token.kind === 'option-terminator')
+      return { given, rest: args.slice(token.index + 1), terminated: true }
+    const flag = Object.entries(flags).find(([name]) => name === token.name)?.[1]
+    if (flag === undefined) throw unknownOption(token.rawName)
+    if (flag.type === 'boolean' && token.value !== undefined)
+      throw new TproxyError('E_OPTION', `${token.rawName} takes no value`, { hint: seeHelp })
+    if (flag.type === 'string' && (token.value === undefined || token.value === ''))
+      throw new TproxyError('E_OPTION', `${token.rawName} needs a value`, { hint: seeHelp })
+    given.push({ name: token.name, value: token.value })
+  }
+  return { given, rest: [], terminated: false }
+}
+
+function unknownOption(written: string): TproxyError {
+  const near = nearest(written.replace(/^-+/, ''), Object.keys(flags))
+  return new TproxyError('E_OPTION', `unknown option ${written}`, {
+    hint: near === undefined ? seeHelp : `did you mean --${near}?`,
+  })
+}

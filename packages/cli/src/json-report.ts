@@ -1,0 +1,73 @@
+import { type Endpoint, reason, type Session } from '@tproxy/core'
+import type { Ending } from './ending.ts'
+import type { Options } from './options.ts'
+import type { Output } from './output.ts'
+import type { Ready, Report } from './report.ts'
+import { scrub } from './scrub.ts'
+
+/** One JSON object per line and event, for programs. */
+export class JsonReport implements Report {
+  readonly #output: Output
+  readonly #quiet: boolean
+
+  constructor(output: Output, verbosity: Options['verbosity']) {
+    this.#output = output
+    this.#quiet = verbosity === 'quiet'
+  }
+
+  ready(ready: Ready): void {
+    this.#emit('ready', { pid: process.pid, ...ready })
+  }
+
+  started(session: Session): void {
+    if (!this.#quiet) this.#emit('session-start', describe(session))
+  }
+
+  ended(session: Session): void {
+    const { bytes, durationMs, end } = session
+    if (this.#quiet) return
+    this.#emit('session-end', {
+      ...describe(session),
+      bytes,
+      durationMs: Math.round(durationMs * 1000) / 1000,
+      end: {
+        how: end?.how,
+        by: end?.by,
+        ...(end?.error && { error: reason(end.error), code: (end.error as NodeJS.ErrnoException).code }),
+      },
+    })
+  }
+
+  warning(message: string): void {
+    if (!this.#quiet) this.#emit('warning', { message })
+  }
+
+  exit(ending: Ending): void {
+    this.#emit('exit', { ...ending })
+  }
+
+  close(): Promise<void> {
+    return this.#output.end()
+  }
+
+  #emit(event: string, fields: object): void {
+    const clean = (_key: string, value: unknown) => (typeof value === 'string' ? scrub(value) : value)
+    this.#output.line(JSON.stringify({ event, time: new Date().toISOString(), ...fields }, clean))
+  }
+}
+
+function describe({ connection, verdict, plugin, upstream }: Session): object {
+  return {
+    id: connection.id,
+    source: place(connection.source),
+    destination: place(connection.destination),
+    process: connection.process,
+    interface: connection.interface,
+    rule: connection.rule,
+    verdict: verdict.kind,
+    plugin,
+    upstream,
+  }
+}
+
+const place = ({ address, port }: Endpoint) => ({ address, port })

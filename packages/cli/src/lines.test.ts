@@ -1,0 +1,46 @@
+import type { Session } from '@tproxy/core'
+import { expect, it } from 'vitest'
+import { readyLine, sessionLine } from './lines.ts'
+
+const plain = (_style: string, text: string) => text
+const facts = {
+  connection: {
+    source: { address: '198.51.100.2', port: 4000, family: 4 },
+    destination: { address: '203.0.113.10', port: 443, family: 4 },
+    process: { name: 'curl', pid: 4711, uid: 0, gid: 0, cgroup: '/' },
+  },
+  verdict: { kind: 'via' },
+  plugin: 'socks',
+  upstream: 'socks5://127.0.0.1:1080',
+  bytes: { sent: 1234, received: 14_000 },
+  durationMs: 35,
+}
+const sessionEnding = (end: unknown) => ({ ...facts, end }) as unknown as Session
+
+it('tells a session in one line', () => {
+  expect(sessionLine(sessionEnding({ how: 'closed' }), plain).replaceAll(/ +/g, ' ')).toBe(
+    'curl[4711] → 203.0.113.10:443 via socks5://127.0.0.1:1080 (socks) ↑ 1.2 kB ↓ 14 kB 35 ms closed',
+  )
+})
+
+it('says why a session failed, and who reset one', () => {
+  const failed = sessionEnding({ how: 'failed', error: new Error('refused') })
+  expect(sessionLine(failed, plain)).toMatch(/ {2}failed: refused$/)
+  expect(sessionLine(sessionEnding({ how: 'reset', by: 'client' }), plain)).toMatch(/reset by the program$/)
+})
+
+it('says what is intercepted, and who is asked in which order', () => {
+  const ready = {
+    interfaces: ['eth0', 'wlan0'],
+    cgroup: undefined,
+    plugins: [
+      { name: 'office', upstreams: [] },
+      { name: 'socks', upstreams: ['socks5://h:1080'] },
+    ],
+    rules: 1,
+    default: 'drop' as const,
+  }
+  expect(readyLine(ready, plain)).toBe(
+    'ready  all programs on eth0, wlan0: 1 rule → office → socks (socks5://h:1080) → drop',
+  )
+})

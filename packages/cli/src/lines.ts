@@ -1,0 +1,57 @@
+import { formatEndpoint, reason, type Session } from '@tproxy/core'
+import { formatBytes, formatDuration } from './quantities.ts'
+import type { Ready } from './report.ts'
+
+/** Makes a piece of a line fit to be shown, and styles it where colour is wanted. */
+export type Paint = (
+  style: 'plain' | 'dim' | 'bold' | 'red' | 'green' | 'yellow' | 'cyan',
+  text: string,
+) => string
+
+/** Wide enough for most, so that lines stand in columns; longer ones push the rest to the right. */
+const width = { who: 15, destination: 21, way: 6, size: 7, duration: 7 }
+
+/** `curl[4711] → 203.0.113.10:443  via socks5://127.0.0.1:1080 (socks)  ↑ 1.2 kB ↓ 14 kB  35 ms  closed` */
+export function sessionLine(session: Session, paint: Paint): string {
+  const { connection, bytes, durationMs, end } = session
+  const { process, source, destination } = connection
+  const who = process === undefined ? formatEndpoint(source) : `${process.name}[${process.pid}]`
+  const to = formatEndpoint(destination)
+  return [
+    `${pad(paint('bold', who), who, width.who)} → ${pad(paint('plain', to), to, width.destination)}`,
+    way(session, paint),
+    `↑ ${formatBytes(bytes.sent).padStart(width.size)}  ↓ ${formatBytes(bytes.received).padStart(width.size)}`,
+    formatDuration(durationMs).padStart(width.duration),
+    ending(end, paint),
+  ].join('  ')
+}
+
+function way({ verdict, plugin, upstream }: Session, paint: Paint): string {
+  const by = plugin === undefined ? '' : ` (${plugin})`
+  const text = `${verdict.kind === 'via' ? `via ${upstream}` : verdict.kind}${by}`
+  const style = { via: 'cyan', direct: 'dim', drop: 'yellow' } as const
+  return pad(paint(style[verdict.kind], text), text, width.way)
+}
+
+function ending(end: Session['end'], paint: Paint): string {
+  if (end === undefined) return ''
+  if (end.how === 'closed' || end.how === 'dropped') return paint('dim', end.how)
+  if (end.how === 'reset')
+    return paint('yellow', `reset by ${end.by === 'client' ? 'the program' : 'the other side'}`)
+  return paint('red', end.error === undefined ? end.how : `${end.how}: ${reason(end.error)}`)
+}
+
+export function readyLine(ready: Ready, paint: Paint): string {
+  const what = `${ready.cgroup === undefined ? 'all programs' : 'the command'} on ${ready.interfaces.join(', ')}`
+  const plugins = ready.plugins.map(({ name, upstreams }) =>
+    upstreams.length === 0 ? name : `${name} (${upstreams.join(', ')})`,
+  )
+  const rules = ready.rules === 0 ? [] : [`${ready.rules} rule${ready.rules === 1 ? '' : 's'}`]
+  const chain = [...rules, ...plugins, ready.default].join(' → ')
+  return `${paint('green', 'ready')}  ${paint('plain', what)}: ${paint('cyan', chain)}`
+}
+
+/** Pads by what is seen, not by what colours add. */
+function pad(painted: string, text: string, to: number): string {
+  return painted + ' '.repeat(Math.max(0, to - text.length))
+}

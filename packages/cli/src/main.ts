@@ -1,0 +1,69 @@
+#!/usr/bin/env node
+import { reason } from '@tproxy/core'
+import manifest from '../package.json' with { type: 'json' }
+import { cleanUp } from './clean.ts'
+import { type Ending, exitCode } from './ending.ts'
+import { help } from './help.ts'
+import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
+import { complain } from './output.ts'
+import { makeReport } from './report.ts'
+import { runCommand } from './run-command.ts'
+import { runInterface } from './run-interface.ts'
+import { printable, scrub } from './scrub.ts'
+import { dieBy } from './signals.ts'
+
+/** How long undoing may take after something unforeseen; then the kernel undoes what it can, and the next start the rest. */
+const lastResortMs = 15_000
+
+process.title = 'tproxy-run'
+// By default Node opens its debugger at this signal.
+process.on('SIGUSR1', () => {})
+// Bugs, ours or a plugin's: the connections end, what was set up is undone, and we say why.
+const { promise: fatal, reject } = Promise.withResolvers<never>()
+fatal.catch(() => {})
+for (const event of ['uncaughtException', 'unhandledRejection'])
+  process.on(event, (error: unknown) => {
+    reject(new Error(`unexpected error, all connections are closed: ${reason(error)}`, { cause: error }))
+    setTimeout(() => process.exit(exitCode.failed), lastResortMs).unref()
+  })
+
+try {
+  const ending = await run(parseInvocation(process.argv.slice(2)))
+  if ('signal' in ending) dieBy(ending.signal)
+  process.exit(ending.code)
+} catch (error) {
+  complain(printable(scrub(reason(error))))
+  process.exit(exitCode.failed)
+}
+
+async function run(invocation: Invocation): Promise<Ending> {
+  switch (invocation.form) {
+    case 'help':
+      console.log(help.trimEnd())
+      return { code: 0 }
+    case 'version':
+      console.log(`tproxy-run ${manifest.version}`)
+      return { code: 0 }
+    case 'doctor':
+      return (await import('./doctor/doctor.ts')).doctor(invocation.options)
+    case 'clean':
+      return cleanUp(invocation.options)
+    default:
+      return intercept(invocation)
+  }
+}
+
+async function intercept(invocation: CommandForm | InterfaceForm): Promise<Ending> {
+  const report = makeReport(invocation)
+  let ending: Ending = { code: exitCode.failed }
+  try {
+    ending =
+      invocation.form === 'command'
+        ? await runCommand(invocation, report, fatal)
+        : await runInterface(invocation, report, fatal)
+    return ending
+  } finally {
+    report.exit(ending)
+    await report.close()
+  }
+}

@@ -1,0 +1,59 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { loadPlugins, resolvePlugin } from './plugins.ts'
+
+const notFound = () => {
+  throw Object.assign(new Error('Cannot find package'), { code: 'ERR_MODULE_NOT_FOUND' })
+}
+let directory = ''
+const write = (name: string, text: string) => writeFileSync(`${directory}/${name}`, text)
+
+beforeAll(() => {
+  directory = mkdtempSync(`${tmpdir()}/tproxy-plugins-`)
+})
+afterAll(() => rmSync(directory, { recursive: true }))
+
+describe('plugins', () => {
+  it('are looked for as @tproxy/plugin-NAME, then as tproxy-plugin-NAME', () => {
+    const asked: string[] = []
+    const resolve = (specifier: string) => {
+      asked.push(specifier)
+      return specifier.startsWith('@') ? notFound() : 'file:///found.js'
+    }
+    expect(resolvePlugin('x', '/', resolve)).toBe('file:///found.js')
+    expect(asked).toEqual(['@tproxy/plugin-x', 'tproxy-plugin-x'])
+  })
+
+  it('are never taken from the working directory without a path', () => {
+    write('office.ts', '')
+    expect(() => resolvePlugin('office', directory, notFound)).toThrow('or give a path, such as ./office.ts')
+    expect(resolvePlugin('./office.ts', directory, notFound)).toBe(`file://${directory}/office.ts`)
+  })
+
+  it('say when a path leads nowhere', () => {
+    expect(() => resolvePlugin('./nope.ts', '/etc', notFound)).toThrow('there is no file /etc/nope.ts')
+  })
+
+  it('get their argument, and keep their order', async () => {
+    write(
+      'a.mjs',
+      'export default ({ argument }) => Object.defineProperty(() => {}, "name", { value: argument })',
+    )
+    const plugins = await loadPlugins(
+      ['one', 'two'].map((argument) => ({ name: './a.mjs', argument })),
+      directory,
+    )
+    expect(plugins.map(({ name }) => name)).toEqual(['one', 'two'])
+  })
+
+  it('that are none are refused with what a plugin looks like', async () => {
+    write('number.mjs', 'export default 3')
+    write('nothing.mjs', 'export default () => undefined')
+    write('broken.mjs', 'export default () => { throw new Error("no such office") }')
+    const load = (name: string) => loadPlugins([{ name, argument: undefined }], directory)
+    await expect(load('./number.mjs')).rejects.toThrow('no function as its default export')
+    await expect(load('./nothing.mjs')).rejects.toThrow('returned no plugin')
+    await expect(load('./broken.mjs')).rejects.toThrow('plugin ./broken.mjs: no such office')
+  })
+})

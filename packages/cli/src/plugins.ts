@@ -1,0 +1,83 @@
+import { existsSync } from 'node:fs'
+import { registerHooks } from 'node:module'
+import { resolve as resolvePath } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
+import type { PluginChoice } from './options.ts'
+
+/** Where a plugin's module is, as a URL. Throws `E_PLUGIN`. */
+export function resolvePlugin(
+  name: string,
+  cwd: string,
+  resolve: (specifier: string) => string = (specifier) => import.meta.resolve(specifier),
+): string {
+  if (/^(\.{0,2}\/)/.test(name)) {
+    const path = resolvePath(cwd, name)
+    if (!existsSync(path)) throw new TproxyError('E_PLUGIN', `plugin ${name}: there is no file ${path}`)
+    return pathToFileURL(path).href
+  }
+  if (/^[a-z0-9][a-z0-9._-]*$/i.test(name))
+    for (const specifier of [`@tproxy/plugin-${name}`, `tproxy-plugin-${name}`])
+      try {
+        return resolve(specifier)
+      } catch (cause) {
+        if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND')
+          throw new TproxyError('E_PLUGIN', `plugin ${name}: ${reason(cause)}`, { cause })
+      }
+  // Never the working directory: whoever can write there would run code as root.
+  const path = /\.[cm]?[jt]s$/.test(name) ? `./${name}` : `./${name}.ts`
+  throw new TproxyError('E_PLUGIN', `there is no plugin ${name}`, {
+    hint: `socks and http are built in; install tproxy-plugin-${name.replace(/\.[cm]?[jt]s$/, '')} beside tproxy-run, or give a path, such as ${path}`,
+  })
+}
+
+/** Loads plugins in order. Throws `E_PLUGIN` for what is no plugin, and whatever the plugin throws for its argument. */
+export async function loadPlugins(choices: readonly PluginChoice[], cwd: string): Promise<Plugin[]> {
+  const found = choices.map((choice) => ({ ...choice, url: resolvePlugin(choice.name, cwd) }))
+  using _hooks = lendPackages()
+  const plugins: Plugin[] = []
+  for (const choice of found) plugins.push(await load(choice))
+  return plugins
+}
+
+async function load({ name, argument, url }: PluginChoice & { url: string }): Promise<Plugin> {
+  let factory: unknown
+  try {
+    factory = ((await import(url)) as { default?: unknown }).default
+  } catch (cause) {
+    throw new TproxyError('E_PLUGIN', `plugin ${name} does not load: ${reason(cause)}`, { cause })
+  }
+  if (typeof factory !== 'function')
+    throw new TproxyError('E_PLUGIN', `plugin ${name} has no function as its default export`, {
+      hint: 'export default ({ argument, env }) => function name(connection) { … }',
+    })
+  let plugin: unknown
+  try {
+    plugin = await (factory as PluginFactory)({
+      ...(argument !== undefined && { argument }),
+      env: process.env,
+    })
+  } catch (cause) {
+    throw new TproxyError('E_PLUGIN', `plugin ${name}: ${reason(cause)}`, { cause })
+  }
+  if (typeof plugin !== 'function')
+    throw new TproxyError('E_PLUGIN', `plugin ${name}: its default export returned no plugin`, {
+      hint: 'export default ({ argument, env }) => function name(connection) { … }',
+    })
+  return plugin as Plugin
+}
+
+/** Lets a plugin anywhere on disk import `@tproxy/…`, ours unless it has its own. */
+function lendPackages(): Disposable {
+  const hooks = registerHooks({
+    resolve(specifier, context, next) {
+      try {
+        return next(specifier, context)
+      } catch (error) {
+        if (!specifier.startsWith('@tproxy/')) throw error
+        return next(specifier, { ...context, parentURL: import.meta.url })
+      }
+    },
+  })
+  return { [Symbol.dispose]: () => hooks.deregister() }
+}

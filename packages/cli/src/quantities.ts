@@ -1,0 +1,30 @@
+/** `0 B`, `1.2 kB`, `14 kB`, `3.4 GB`: powers of 1000, as links are rated. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`
+  const units = ['kB', 'MB', 'GB', 'TB', 'PB']
+  let value = bytes / 1000
+  while (value >= 999.5 && units.length > 1) {
+    value /= 1000
+    units.shift()
+  }
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[0]}`
+}
+
+/** `35 ms`, `1.2 s`, `2 m 05 s`, `1 h 02 m`. */
+export function formatDuration(ms: number): string {
+  if (ms < 999.5) return `${Math.round(ms)} ms`
+  if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`
+  const seconds = Math.round(ms / 1000)
+  const [whole, rest, units] =
+    seconds < 3600
+      ? [Math.floor(seconds / 60), seconds % 60, ['m', 's']]
+      : [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60), ['h', 'm']]
+  return `${whole} ${units[0]} ${String(rest).padStart(2, '0')} ${units[1]}`
+}
+
+/** `12:00:01`, local time. */
+export function formatTime(date: Date): string {
+  return [date.getHours(), date.getMinutes(), date.getSeconds()]
+    .map((part) => String(part).padStart(2, '0'))
+    .join(':')
+}

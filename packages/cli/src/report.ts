@@ -1,0 +1,46 @@
+import { reason, type Session, type TransparentProxy } from '@tproxy/core'
+import type { Ending } from './ending.ts'
+import { HumanReport } from './human-report.ts'
+import type { CommandForm, InterfaceForm } from './invocation.ts'
+import { JsonReport } from './json-report.ts'
+import { Output } from './output.ts'
+
+/** What is worth knowing once interception is on. */
+export interface Ready {
+  readonly interfaces: readonly string[]
+  readonly cgroup: string | undefined
+  readonly plugins: readonly { readonly name: string; readonly upstreams: readonly string[] }[]
+  readonly rules: number
+  readonly default: 'direct' | 'drop'
+}
+
+/** Tells somebody what happens. */
+export interface Report {
+  ready(ready: Ready): void
+  started(session: Session): void
+  ended(session: Session): void
+  warning(message: string): void
+  exit(ending: Ending): void
+  /** Resolves when all is written. */
+  close(): Promise<void>
+}
+
+/** In command form standard output is the command's, and everything of ours goes to standard error. */
+export function makeReport({ form, options }: CommandForm | InterfaceForm): Report {
+  const events = new Output(form === 'command' ? 2 : 1)
+  if (options.json) return new JsonReport(events, options.verbosity)
+  const level = { quiet: 0, normal: form === 'command' ? 1 : 2, verbose: 2 }[options.verbosity]
+  return new HumanReport(events, form === 'command' ? events : new Output(2), level)
+}
+
+/** Reports everything a proxy does. */
+export function follow(proxy: TransparentProxy, report: Report): void {
+  proxy.warnings.subscribe((message) => report.warning(message))
+  proxy.sessions.subscribe((session) => {
+    report.started(session)
+    session.ended.then(
+      () => report.ended(session),
+      (error: unknown) => report.warning(reason(error)),
+    )
+  })
+}

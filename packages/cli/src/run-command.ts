@@ -1,0 +1,79 @@
+import { type Cgroup, makeCgroup, type Plugin, type Rule, TproxyError, TransparentProxy } from '@tproxy/core'
+import { type Ending, exitCode } from './ending.ts'
+import { findExecutable, findTool } from './executable.ts'
+import { invoker } from './invoker.ts'
+import type { CommandForm } from './invocation.ts'
+import { launch } from './launch.ts'
+import { proxyOptions, readiness } from './proxy-options.ts'
+import { complain } from './output.ts'
+import { loadPlugins } from './plugins.ts'
+import { requirePrivileges } from './privileges.ts'
+import { follow, type Report } from './report.ts'
+import { readRules } from './rules-file.ts'
+import { forwarded, isFromTerminal, listen } from './signals.ts'
+
+/** `tproxy-run -- COMMAND`: interception of one command first, and only then the command. */
+export async function runCommand(
+  invocation: CommandForm,
+  report: Report,
+  fatal: Promise<never>,
+): Promise<Ending> {
+  const { options, command } = invocation
+  const rules = readRules(options.rules)
+  const cwd = process.cwd()
+  const program = findExecutable(command[0], process.env['PATH'] ?? '/usr/bin:/bin', cwd)
+  if ('missing' in program) {
+    const why = { 'not found': 'command not found', 'a directory': 'is a directory' } as const
+    complain(
+      `${command[0]}: ${program.missing === 'not executable' ? program.missing : why[program.missing]}`,
+    )
+    return { code: program.missing === 'not found' ? exitCode.notFound : exitCode.notExecutable }
+  }
+  const as = invoker(options.user, { env: process.env, uid: process.geteuid?.() ?? -1 })
+  const setpriv = findTool('setpriv')
+  if (setpriv === undefined)
+    throw new TproxyError('E_SYSTEM', 'setpriv is missing', { hint: 'install util-linux' })
+  requirePrivileges()
+  const plugins = await loadPlugins(options.plugins, cwd)
+
+  let early: NodeJS.Signals | undefined
+  let onSignal = (signal: NodeJS.Signals) => {
+    early ??= signal
+  }
+  using _signals = listen(forwarded, (signal) => onSignal(signal))
+  await using undo = new AsyncDisposableStack()
+  const { cgroup, proxy } = await intercept(invocation, { plugins, rules }, undo)
+  follow(proxy, report)
+  report.ready(readiness(options, { plugins, rules, cgroup: cgroup.path }))
+  if (early !== undefined) return { signal: early }
+
+  const running = launch(command, { cgroup: cgroup.path, setpriv, as })
+  onSignal = (signal) => {
+    if (!isFromTerminal(signal)) running.kill(signal)
+  }
+  const ending = await Promise.race([running.ended, fatal])
+  // What the command sent last is still on its way; who asks twice does not want to wait for it.
+  onSignal = () => proxy.abort()
+  await undo.disposeAsync()
+  return ending
+}
+
+/** Leaves in `undo` how to end it. */
+async function intercept(
+  { options }: CommandForm,
+  given: { plugins: readonly Plugin[]; rules: readonly Rule[] },
+  undo: AsyncDisposableStack,
+): Promise<{ cgroup: Cgroup; proxy: TransparentProxy }> {
+  const cgroup = undo.use(makeCgroup())
+  const proxy = undo.use(
+    await TransparentProxy.open({
+      ...proxyOptions(options, given),
+      interfaces: options.interfaces ?? 'all',
+      cgroup: cgroup.path,
+      failClosed: true,
+    }),
+  )
+  // Before the proxy closes: once it takes nothing new, nothing of the command may run.
+  undo.defer(() => cgroup.close())
+  return { cgroup, proxy }
+}

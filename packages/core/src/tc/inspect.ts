@@ -1,0 +1,33 @@
+import { libbpfVersion } from '@tproxy/bpf'
+import { reason, TproxyError } from '../errors.ts'
+import { instances } from './instances.ts'
+import { load } from './open.ts'
+import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
+
+/** Looks at what interception needs, and changes nothing: for `tproxy-run doctor`, and for yours. */
+export interface Inspection {
+  /** The version of libbpf. Throws `E_LIBRARY`. */
+  libbpf(): string
+  /** Loads the programs, which has the kernel verify them, and unloads them. Throws what interception would. */
+  programs(): void
+  /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
+  routing(): void
+  /** Who intercepts in this network namespace, and how much dead instances left behind. */
+  instances(): { living: number[]; leftBehind: number }
+}
+
+export function inspect(options: RoutingOptions = {}): Inspection {
+  const routing = routingOptions(options)
+  return {
+    libbpf: () => {
+      try {
+        return libbpfVersion()
+      } catch (cause) {
+        throw new TproxyError('E_LIBRARY', reason(cause), { cause })
+      }
+    },
+    programs: () => load(routing.mark, true).close(),
+    routing: () => checkClashes(routing),
+    instances,
+  }
+}
