@@ -1,0 +1,65 @@
+// Embeds the proxy as a user would, in a process of its own: options from the command line as JSON, events as JSON lines.
+import { execFile } from 'node:child_process'
+import { get } from 'node:http'
+import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
+import type { ProxyProgramOptions } from './world.ts'
+
+const say = (event: string, fields: object = {}) => console.log(JSON.stringify({ event, ...fields }))
+
+const plugins: Record<string, Plugin> = {
+  direct: function everything() {
+    return direct()
+  },
+  dropping: function dropping({ destination: { port } }) {
+    if (port === 25) return drop()
+    if (port === 26) return drop({ reset: false })
+    return undefined
+  },
+  failing: function failing({ destination: { port } }) {
+    if (port === 1) throw new Error('broken on purpose')
+    if (port === 2) return new Promise(() => {})
+    if (port === 3) return 'nonsense' as never
+    return undefined
+  },
+  // What a plugin does by itself while it decides: none of it may come back as a connection.
+  busy: async function busy() {
+    const url = 'http://203.0.113.10/bytes/1'
+    const fetched = new Promise((resolve, reject) => {
+      get(url, { agent: false }, (response) => response.resume().once('end', resolve)).once('error', reject)
+    })
+    const child = new Promise((resolve, reject) => {
+      execFile('curl', ['-s', '-m', '3', url], (error) => (error ? reject(error) : resolve(undefined)))
+    })
+    await Promise.all([fetch(url).then((r) => r.text()), fetched, child])
+    return direct()
+  },
+}
+
+const { plugin, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
+try {
+  const chosen = plugin === undefined ? undefined : plugins[plugin]
+  const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
+  proxy.warnings.subscribe((message) => say('warning', { message }))
+  proxy.sessions.subscribe(async (session) => {
+    const { id, source, destination, process, interface: device, rule } = session.connection
+    say('session', {
+      id,
+      source,
+      destination,
+      process,
+      interface: device,
+      rule,
+      verdict: session.verdict.kind,
+      plugin: session.plugin,
+    })
+    const { end, bytes, durationMs } = await session.ended
+    say('end', { id, how: end?.how, by: end?.by, error: end?.error?.message, bytes, durationMs })
+  })
+  process.once('SIGTERM', () => void proxy.close().then(() => say('closed')))
+  process.on('uncaughtException', (error) => say('uncaught', { message: reason(error), stack: error.stack }))
+  process.on('unhandledRejection', (error) => say('uncaught', { message: reason(error) }))
+  say('ready')
+} catch (error) {
+  say('failed', { code: (error as { code?: string }).code, message: reason(error) })
+  process.exitCode = 1
+}

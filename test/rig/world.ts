@@ -1,0 +1,131 @@
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Host, type Program } from './host.ts'
+
+const node = process.execPath
+const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
+
+/** Addresses of the standard world, per family. */
+export const addresses = {
+  4: {
+    client: '198.51.100.2',
+    second: '198.51.100.130',
+    origin: '203.0.113.10',
+    gateway: '198.51.100.1',
+    url: '203.0.113.10',
+  },
+  6: {
+    client: '2001:db8:1::2',
+    second: '2001:db8:3::2',
+    origin: '2001:db8:2::10',
+    gateway: '2001:db8:1::1',
+    url: '[2001:db8:2::10]',
+  },
+} as const
+
+/**
+ * Two hosts: the client with interfaces wan0 (default route) and wan1, and the internet behind both, where an origin serves
+ * on 203.0.113.10 and 2001:db8:2::10 (see origin.ts) and a gateway address may hold upstream proxies.
+ */
+export class World implements AsyncDisposable {
+  readonly client: Host
+  readonly internet: Host
+  readonly origin: Program
+  readonly #stack: AsyncDisposableStack
+
+  static async create(): Promise<World> {
+    await using stack = new AsyncDisposableStack()
+    const client = stack.use(await Host.create('client'))
+    const internet = stack.use(await Host.create('internet'))
+    await client.sh(`
+      ip link add wan0 type veth peer name eth0 netns ${internet.pid}
+      ip link add wan1 type veth peer name eth1 netns ${internet.pid}
+      ip addr add 198.51.100.2/25 dev wan0
+      ip addr add 198.51.100.130/25 dev wan1
+      ip addr add 2001:db8:1::2/64 dev wan0 nodad
+      ip addr add 2001:db8:3::2/64 dev wan1 nodad
+      ip link set wan0 up
+      ip link set wan1 up`)
+    await internet.sh(`
+      ip addr add 198.51.100.1/25 dev eth0
+      ip addr add 198.51.100.129/25 dev eth1
+      ip addr add 2001:db8:1::1/64 dev eth0 nodad
+      ip addr add 2001:db8:3::1/64 dev eth1 nodad
+      ip addr add 203.0.113.10/32 dev lo
+      ip addr add 2001:db8:2::10/128 dev lo nodad
+      ip link set eth0 up
+      ip link set eth1 up
+      echo 2 >/proc/sys/net/ipv4/conf/all/rp_filter`)
+    await client.sh(`
+      ip route add default via 198.51.100.1
+      ip route add default via 198.51.100.129 dev wan1 metric 1000
+      ip -6 route add default via 2001:db8:1::1
+      ip -6 route add default via 2001:db8:3::1 dev wan1 metric 2000`)
+    const origin = stack.use(internet.spawn(node, [path('./origin.ts')]))
+    await origin.until((program) => program.stdout.includes('ready'), 'the origin to be ready')
+    return new World(client, internet, origin, stack.move())
+  }
+
+  private constructor(client: Host, internet: Host, origin: Program, stack: AsyncDisposableStack) {
+    this.client = client
+    this.internet = internet
+    this.origin = origin
+    this.#stack = stack
+  }
+
+  /** Starts an embedding program (proxy.ts) in the client and waits until it intercepts. */
+  async proxy(options: ProxyProgramOptions = {}, host: Host = this.client): Promise<Program> {
+    const program = host.spawn(node, [
+      '--conditions=@tproxy/source',
+      path('./proxy.ts'),
+      JSON.stringify(options),
+    ])
+    await program.until(
+      (p) => p.events.some(({ event }) => event === 'ready'),
+      'the proxy to be ready',
+      15_000,
+    )
+    return program
+  }
+
+  /** Starts tproxy-run in the client. */
+  run(args: readonly string[], options: { env?: NodeJS.ProcessEnv; input?: string } = {}): Program {
+    const main = path('../../packages/cli/src/main.ts')
+    return this.client.spawn(node, ['--conditions=@tproxy/source', main, ...args], options)
+  }
+
+  /** Every connection that reached the origin, as `address:port → port`. */
+  get reached(): { from: string; fromPort: number; port: number }[] {
+    return this.origin.events.filter(({ event }) => event === 'connection')
+  }
+
+  close(): Promise<void> {
+    return this.#stack.disposeAsync()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** Options of the embedding program; `plugin` names one of those in proxy.ts. */
+export interface ProxyProgramOptions {
+  readonly interfaces?: readonly string[] | 'auto' | 'all'
+  readonly cgroup?: string
+  readonly failClosed?: boolean
+  readonly rules?: readonly string[]
+  readonly plugin?: string
+  readonly timeouts?: Record<string, number>
+}
+
+export interface Memory {
+  readonly rssKb: number
+  readonly fds: number
+}
+
+/** Resident memory of a process, and how many files it has open. */
+export async function memory(host: Host, pid: number): Promise<Memory> {
+  const rss = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  const fds = (await host.sh(`ls /proc/${pid}/fd | wc -l`)).trim()
+  return { rssKb: Number(rss), fds: Number(fds) }
+}
