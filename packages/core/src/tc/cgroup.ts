@@ -1,20 +1,26 @@
-import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { reason, TproxyError } from '../errors.ts'
 import { readSystemFile } from './system.ts'
 
-/** Where cgroup v2 is mounted. Throws `E_KERNEL` when it is not. */
-export function cgroupRoot(): string {
+/** Where cgroup v2 is mounted; undefined when it is not. */
+function findCgroupRoot(): string | undefined {
   const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n')
   const mount = mounts.map((line) => line.split(' ')).find(([, , type]) => type === 'cgroup2')
-  if (mount?.[1] === undefined)
+  // The kernel writes spaces in octal.
+  return mount?.[1]?.replaceAll(/\\(\d{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  )
+}
+
+/** Where cgroup v2 is mounted. Throws `E_KERNEL` when it is not. */
+export function cgroupRoot(): string {
+  const root = findCgroupRoot()
+  if (root === undefined)
     throw new TproxyError('E_KERNEL', 'cgroup v2 is not mounted', {
       hint: 'mount -t cgroup2 none /sys/fs/cgroup/unified',
     })
-  // The kernel writes spaces in octal.
-  return mount[1].replaceAll(/\\(\d{3})/g, (_, octal: string) =>
-    String.fromCharCode(Number.parseInt(octal, 8)),
-  )
+  return root
 }
 
 /** A cgroup of our own: what is put there, with all that it starts, can be intercepted, and ended as a whole. */
@@ -71,6 +77,37 @@ function removeCgroup(path: string): boolean {
   }
 }
 
+/**
+ * Removes cgroups that a process made and did not live to register: they are empty, for nothing enters before that. Those
+ * of living processes stay, and one in use cannot be removed. Returns how many there were.
+ */
+export function sweepCgroups(path: string | undefined = findCgroupRoot()): number {
+  if (path === undefined) return 0
+  let removed = 0
+  for (const name of directories(path)) {
+    const maker = /^tproxy-(\d+)(-\d+)?$/.exec(name)?.[1]
+    if (maker === undefined) removed += sweepCgroups(`${path}/${name}`)
+    else if (!existsSync(`/proc/${maker}`))
+      try {
+        rmdirSync(`${path}/${name}`)
+        removed++
+      } catch {
+        // In use after all: by a process we cannot see.
+      }
+  }
+  return removed
+}
+
+/** Names of the cgroups in one; none when it is gone. */
+function directories(path: string): string[] {
+  try {
+    const entries = readdirSync(path, { withFileTypes: true })
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
+  } catch {
+    return []
+  }
+}
+
 function removeTree(path: string): void {
   for (const entry of readdirSync(path, { withFileTypes: true }))
     if (entry.isDirectory()) removeTree(`${path}/${entry.name}`)
@@ -85,7 +122,8 @@ export function removeCgroupNow(path: string): void {
 
 /** Finds the path of a cgroup by its id, which is the inode of its directory. */
 export class CgroupPaths {
-  readonly #root = cgroupRoot()
+  /** Without cgroup v2 no id has a path. */
+  readonly #root = findCgroupRoot() ?? '/nonexistent'
   #paths = new Map<bigint, string>()
 
   /** Path below the root of the hierarchy; `hint` is a pid that was in it. */
@@ -107,20 +145,10 @@ export class CgroupPaths {
 
   #search(path: string, id: bigint): string | undefined {
     if (this.#idOf(path) === id) return path || '/'
-    for (const name of this.#children(path)) {
+    for (const name of directories(`${this.#root}${path}`)) {
       const found = this.#search(`${path}/${name}`, id)
       if (found !== undefined) return found
     }
     return undefined
-  }
-
-  #children(path: string): string[] {
-    try {
-      const entries = readdirSync(`${this.#root}${path}`, { withFileTypes: true })
-      return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
-    } catch {
-      // Removed meanwhile.
-      return []
-    }
   }
 }

@@ -14,7 +14,7 @@ import {
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tryLock } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
-import { removeCgroupNow } from './cgroup.ts'
+import { removeCgroupNow, sweepCgroups } from './cgroup.ts'
 import {
   checkClashes,
   planRouting,
@@ -86,7 +86,7 @@ function leave(number: number): Promise<void> {
 /** Removes what dead instances left behind; what living ones use stays. Returns how many were removed, and who lives. */
 export function clean(): Promise<{ removed: number; living: number[] }> {
   return locked((directory) => {
-    const before = records(directory).length + (readShared(directory) === undefined ? 0 : 1)
+    const before = records(directory).length + (readShared(directory) === undefined ? 0 : 1) + sweepCgroups()
     const living = prune(directory)
     const after = living.length + (readShared(directory) === undefined ? 0 : 1)
     return { removed: before - after, living: living.map(({ record }) => record.pid) }
@@ -115,6 +115,7 @@ function prune(directory: string): { number: number; record: InstanceRecord }[] 
     rmSync(`${directory}/${number}.json`, { force: true })
     return false
   })
+  sweepCgroups()
   const shared = readShared(directory)
   if (living.length === 0 && shared !== undefined) {
     tearDownRouting(shared)

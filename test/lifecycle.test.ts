@@ -1,0 +1,156 @@
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { loadedPrograms, stateOf } from './rig/state.ts'
+import { World } from './rig/world.ts'
+
+let world: World
+beforeAll(async () => {
+  world = await World.create()
+})
+afterAll(() => world.close())
+
+const curl = (...args: string[]) =>
+  world.client.run('curl', ['-sS', '-m', '5', ...args, 'http://203.0.113.10/'])
+
+/** Programs are freed some milliseconds after the last link is closed. */
+async function nothingLoaded(before: string[]): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if ((await loadedPrograms(world.client)).join() === before.join()) return
+    await sleep(20)
+  }
+  expect(await loadedPrograms(world.client)).toEqual(before)
+}
+
+test('SIGTERM undoes everything: state of the host, programs, and new connections go direct', async () => {
+  const before = await stateOf(world.client)
+  const programs = await loadedPrograms(world.client)
+  await using proxy = await world.proxy({ interfaces: 'auto' })
+  expect(await stateOf(world.client)).not.toEqual(before)
+  expect((await curl()).code).toBe(0)
+  const { code, stdout } = await proxy.stop()
+  expect(stdout).toContain('"closed"')
+  expect(code).toBe(0)
+  expect(await stateOf(world.client)).toEqual(before)
+  await nothingLoaded(programs)
+  expect((await curl()).code).toBe(0)
+})
+
+test('an exception that nobody catches ends the process, and what is left changes no traffic and is removed by the next', async () => {
+  const before = await stateOf(world.client)
+  {
+    await using proxy = await world.proxy({ interfaces: ['wan0'] })
+    await proxy.stop('SIGABRT')
+  }
+  await using local = world.client.spawn('bash', [
+    '-c',
+    'curl -sS -m 5 --local-port 30001 http://203.0.113.10/',
+  ])
+  expect((await local.exited).code).toBe(0)
+  // Direct: the origin sees the program's own port.
+  expect(world.reached.at(-1)).toMatchObject({ from: '198.51.100.2', fromPort: 30001 })
+  await using next = await world.proxy({ interfaces: ['wan0'] })
+  await next.stop()
+  expect(await stateOf(world.client)).toEqual(before)
+})
+
+test('SIGKILL at 100 random moments leaves nothing that outlives the next start and stop', async () => {
+  const before = await stateOf(world.client)
+  const programs = await loadedPrograms(world.client)
+  const main = new URL('rig/proxy.ts', import.meta.url).pathname
+  let mid = 0
+  const moment = async (index: number) => {
+    const options = JSON.stringify(
+      index % 2 ? { interfaces: ['wan0', 'wan1'] } : { interfaces: 'all', rules: ['drop dport 25'] },
+    )
+    await using program = world.client.spawn(process.execPath, ['--conditions=@tproxy/source', main, options])
+    // Starting takes about half a second here; the later half is where the host is changed.
+    await sleep(150 + Math.random() * 500)
+    if ((await world.client.sh('ls /run')).includes('tproxy')) mid++
+    program.kill('SIGKILL')
+    await program.exited
+  }
+  for (let index = 0; index < 100; index++) await moment(index)
+  // The moments were worth it: many fell into the set-up or later.
+  expect(mid).toBeGreaterThan(20)
+  expect((await curl()).code).toBe(0)
+  await using next = await world.proxy({ interfaces: ['wan0'] })
+  expect((await curl()).code).toBe(0)
+  await next.stop()
+  expect(await stateOf(world.client)).toEqual(before)
+  await nothingLoaded(programs)
+}, 180_000)
+
+test('SIGKILL of tproxy-run at 25 random moments ends its command, leaks no packet of it, and clean restores the host', async () => {
+  const before = await stateOf(world.client)
+  // Whatever the command sends must come from the proxy, whose source port is never in this range.
+  const command = 'while :; do curl -s -m 2 -o /dev/null --local-port 31000-31999 http://203.0.113.10/; done'
+  let started = 0
+  for (let index = 0; index < 25; index++) {
+    await using run = world.run(['-q', '--', 'setsid', 'sh', '-c', command])
+    await sleep(200 + Math.random() * 700)
+    const [child] = readFileSync(`/proc/${run.pid}/task/${run.pid}/children`, 'utf8').split(' ')
+    if (child) started++
+    run.kill('SIGKILL')
+    await run.exited
+    await sleep(50)
+    const left = await world.client.sh('ps -eo args | grep -c "[l]ocal-port 31000" || true')
+    expect(left.trim()).toBe('0')
+  }
+  expect(started).toBeGreaterThan(5)
+  const leaked = world.reached.filter(({ fromPort }) => fromPort >= 31_000 && fromPort <= 31_999)
+  expect(leaked).toEqual([])
+  const { code } = await world.run(['clean']).exited
+  expect(code).toBe(0)
+  expect(await stateOf(world.client)).toEqual(before)
+}, 120_000)
+
+test('a second instance on the same interface is refused and names the first; scopes of cgroups go side by side', async () => {
+  await using first = await world.proxy({ interfaces: ['wan0'] })
+  const second = world.client.spawn(process.execPath, [
+    '--conditions=@tproxy/source',
+    new URL('rig/proxy.ts', import.meta.url).pathname,
+    '{"interfaces":["wan0"]}',
+  ])
+  const { code } = await second.exited
+  expect(code).toBe(1)
+  expect(second.events).toEqual([
+    {
+      event: 'failed',
+      code: 'E_BUSY',
+      message: `process ${first.pid} already intercepts wan0 (stop it first: kill ${first.pid})`,
+    },
+  ])
+  await using other = await world.proxy({ interfaces: ['wan1'] })
+  // Each takes what leaves by its own interface.
+  expect((await curl('--interface', 'wan1')).code).toBe(0)
+  await other.until((p) => p.events.some(({ event }) => event === 'session'), 'a session')
+  expect(first.events.filter(({ event }) => event === 'session')).toEqual([])
+  await first.stop()
+  // The rule and route that both share stay for the other.
+  expect((await curl('--interface', 'wan1')).code).toBe(0)
+  expect(other.events.filter(({ event }) => event === 'session')).toHaveLength(2)
+  await other.stop()
+})
+
+test('a mark, table or priority that belongs to somebody else is refused, and nothing is changed', async () => {
+  for (const [rule, clash] of [
+    ['priority 100 fwmark 0x1 lookup main', 'routing rule priority 100 (IPv4) is in use'],
+    ['priority 999 lookup 29808', 'routing table 29808 (IPv4) is in use'],
+    ['priority 999 fwmark 0x74700000/0xffff0000 lookup main', 'matches our mark 0x74700000'],
+  ] as const) {
+    await world.client.sh(`ip rule add ${rule}`)
+    const before = await stateOf(world.client)
+    await using program = world.client.spawn(process.execPath, [
+      '--conditions=@tproxy/source',
+      new URL('rig/proxy.ts', import.meta.url).pathname,
+      '{"interfaces":["wan0"]}',
+    ])
+    await program.exited
+    expect(program.events).toMatchObject([
+      { event: 'failed', code: 'E_CLASH', message: expect.stringContaining(clash) },
+    ])
+    expect(await stateOf(world.client)).toEqual(before)
+    await world.client.sh(`ip rule del ${rule}`)
+  }
+})
