@@ -128,7 +128,8 @@ int wan_egress(struct __sk_buff *skb)
 			return because(COUNT_PASSED_DECIDED, NEXT);
 		if (opened && opened->decision == DROP)
 			return because(COUNT_DROPPED_RULE, TC_ACT_SHOT);
-		if ((skb->mark & ~MARK_SLOT) == (settings.mark | MARK_REPLY))
+		/* Accepted sockets never connected; a program that did may carry any mark. */
+		if (!opened && (skb->mark & ~MARK_SLOT) == (settings.mark | MARK_REPLY))
 			return because(COUNT_DROPPED_STRAY, TC_ACT_SHOT);
 		/* Only a socket in SYN_SENT sends a SYN. */
 		if (sk->state != BPF_TCP_SYN_SENT && !(opened && opened->decision == STEER))

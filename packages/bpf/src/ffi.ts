@@ -49,7 +49,7 @@ function bind(from: () => LibraryHandle, declaration: string): Native {
         bound = from().func(declaration) as Native
       } catch (cause) {
         if (cause instanceof NativeError) throw cause
-        throw new NativeError(`bind ${declaration}`, 0, { detail: 'the library lacks it', cause })
+        throw new NativeError(`bind ${declaration}`, 0, { detail: (cause as Error).message, cause })
       }
     return bound(...args)
   }
@@ -139,6 +139,8 @@ interface Libc {
   listen: Call<[fd: number, backlog: number]>
   setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
   flock: Call<[fd: number, operation: number]>
+  /** Length, or -1. */
+  recv: (fd: number, buffer: Buffer, length: number, flags: number) => number
 }
 
 export const c: Libc = {
@@ -147,6 +149,14 @@ export const c: Libc = {
   listen: libcInt('int listen(int, int)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
+  recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
+}
+
+/** Calls back from the event loop whenever a descriptor is readable; does not keep the process alive. */
+export function watchReadable(fd: number, readable: () => void): { close(): void } {
+  const handle = koffi.node.poll(fd, { readable: true }, readable)
+  handle.unref()
+  return handle
 }
 
 // syscall(2) is variadic, which on both ABIs is called like this.

@@ -1,4 +1,5 @@
 export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'
+export { watchNetwork } from './network-changes.ts'
 export { endInOrder, outboundSocket, transparentListener, tryLock } from './sockets.ts'
 export { type Counters, LoadError, libbpfVersion, replyMark, Steering } from './steering.ts'

@@ -126,18 +126,19 @@ export class Steering {
     } finally {
       closeSync(netns)
     }
-    this.#linkTcx('lo_ingress', 'lo', loIfindex, Attach.tcxIngress, false)
-    this.#linkTcx('lo_egress', 'lo', loIfindex, Attach.tcxEgress, false)
+    this.#links.set('lo_ingress', this.#tcx('lo_ingress', 'lo', loIfindex, Attach.tcxIngress, false))
+    this.#links.set('lo_egress', this.#tcx('lo_egress', 'lo', loIfindex, Attach.tcxEgress, false))
   }
 
   /** Starts intercepting on an interface. `first`: before other programs on that hook, not behind them. */
   attachDevice(name: string, ifindex: number, first: boolean): void {
-    this.#linkTcx('wan_egress', name, ifindex, Attach.tcxEgress, first)
+    const link = this.#tcx('wan_egress', name, ifindex, Attach.tcxEgress, first)
+    this.#links.set(`wan_egress ${ifindex}`, link)
   }
 
   /** Stops intercepting on an interface, and forgets it. */
-  detachDevice(name: string, ifindex: number): void {
-    const link = `wan_egress ${name}`
+  detachDevice(ifindex: number): void {
+    const link = `wan_egress ${ifindex}`
     const fd = this.#links.get(link)
     if (fd !== undefined) closeSync(fd)
     this.#links.delete(link)
@@ -208,14 +209,9 @@ export class Steering {
     this.#links.set(program, bpf.createLink(operation, this.#programFd(program), target, type, null))
   }
 
-  #linkTcx(program: string, device: string, ifindex: number, type: number, first: boolean): void {
-    const fd = linkTcx(`attach ${program} to ${device}`, {
-      program: this.#programFd(program),
-      ifindex,
-      attachType: type,
-      first,
-    })
-    this.#links.set(program === 'wan_egress' ? `${program} ${device}` : program, fd)
+  #tcx(program: string, device: string, ifindex: number, attachType: number, first: boolean): number {
+    const link = { program: this.#programFd(program), ifindex, attachType, first }
+    return linkTcx(`attach ${program} to ${device}`, link)
   }
 }
 

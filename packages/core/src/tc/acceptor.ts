@@ -2,28 +2,31 @@ import { createServer, type Server, Socket } from 'node:net'
 import { endInOrder, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
 import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
 import type { Accepted } from '../transport.ts'
-import type { Interface } from './interfaces.ts'
+import type { Device } from './devices.ts'
 
 export interface AcceptorOptions {
-  readonly device: Interface
+  readonly device: Device
   /** Of a listening transparent socket. The server owns it. */
   readonly fd: number
   readonly backlog: number
-  /** Connections at once, from which on new ones are refused. */
-  readonly limit: number
+  readonly budget: Budget
   readonly takeFlow: (key: FlowKey) => Flow | undefined
   readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule'>
   readonly accepted: (accepted: Accepted) => void
   readonly warn: (message: string) => void
 }
 
+/** Connections at once, over all listeners: beyond what file descriptors allow, new ones are refused. */
+export interface Budget {
+  readonly limit: number
+  open: number
+}
+
 /** Accepts what the kernel hands to one transparent listener. */
 export async function listenOn(options: AcceptorOptions): Promise<Server> {
-  const { device, fd, backlog, limit, warn } = options
+  const { device, fd, backlog, warn } = options
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
-  server.maxConnections = limit
-  server.on('drop', () => warn(`refused a connection: ${limit} are open, as many as file descriptors allow`))
-  server.on('error', (error) => warn(`accept on ${device.name}: ${error.message}`))
+  server.on('error', (error) => warn(`accept on ${device.interface.name}: ${error.message}`))
   await new Promise<void>((resolve) => server.listen({ fd, backlog }, resolve))
   const own = server.address() as { address: string; port: number }
   server.on('connection', (socket) => accept(socket, own, options))
@@ -47,6 +50,16 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
     socket.resetAndDestroy()
     return
   }
+  const { budget, warn } = options
+  if (budget.open >= budget.limit) {
+    warn(`refused a connection: ${budget.limit} are open, as many as file descriptors allow`)
+    socket.resetAndDestroy()
+    return
+  }
+  budget.open++
+  socket.once('close', () => {
+    budget.open--
+  })
   const source = endpoint(remoteAddress, remotePort)
   const destination = endpoint(localAddress, localPort)
   const flow = options.takeFlow({
@@ -55,7 +68,7 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
     sourcePort: source.port,
     destinationPort: destination.port,
   })
-  const { name } = options.device
+  const { name } = options.device.interface
   options.accepted({
     socket,
     source,

@@ -13,30 +13,42 @@ while [ -d "$0" ] && [ $n -lt 500 ]; do
   sleep 0.01
 done`
 
-/** A watcher that outlives this process to end a cgroup. */
-export interface Guard {
-  close(): void
-}
-
 /**
  * Should this process die by SIGKILL, kills all that runs in `cgroup` before its programs are detached: until then the
- * hooks find no listener and drop, so that no packet of it leaves unproxied.
+ * hooks find no listener and drop, so that no packet of it leaves unproxied. Without a cgroup it does nothing.
  */
-export function guardCgroup(cgroup: string, links: readonly number[]): Guard {
-  const child: ChildProcess = spawn('/bin/sh', ['-c', script, cgroup], {
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore', ...links],
-    cwd: '/',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-  })
-  child.unref()
-  // Its end of the pipe breaks only when it was killed; then there is nobody left to tell.
-  child.on('error', () => {})
-  child.stdin?.on('error', () => {})
-  return {
-    close: () => {
-      child.kill('SIGKILL')
-      child.stdin?.destroy()
-    },
+export class Guard implements Disposable {
+  readonly #cgroup: string | undefined
+  #child: ChildProcess | undefined
+
+  constructor(cgroup: string | undefined) {
+    this.#cgroup = cgroup
   }
+
+  /** From now on guards with these links, in place of those before. */
+  hold(links: readonly number[]): void {
+    if (this.#cgroup === undefined) return
+    const before = this.#child
+    const child = spawn('/bin/sh', ['-c', script, this.#cgroup], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore', ...links],
+      cwd: '/',
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+    })
+    child.unref()
+    // Its end of the pipe breaks only when it was killed; then there is nobody left to tell.
+    child.on('error', () => {})
+    child.stdin?.on('error', () => {})
+    this.#child = child
+    end(before)
+  }
+
+  [Symbol.dispose](): void {
+    end(this.#child)
+  }
+}
+
+function end(child: ChildProcess | undefined): void {
+  child?.kill('SIGKILL')
+  child?.stdin?.destroy()
 }

@@ -30,30 +30,43 @@ interface Route {
 /** Link types whose packets begin with the IP header at the egress hook: tun and wireguard, ppp, and plain tunnels. */
 const withoutMac = new Set(['none', 'ppp', 'rawip', 'ipip', 'sit', 'tunnel6'])
 
+/** Those of the interfaces meant that are there now and can be carried. */
+export function presentInterfaces(selection: InterfaceSelection): Interface[] {
+  const links = ipJson<Link>('link', 'show')
+  const names = namesOf(selection)
+  return links
+    .filter((link) => names.has(link.ifname) && isUsable(link))
+    .map((link) => toInterface(link.ifname, links))
+}
+
+function namesOf(selection: InterfaceSelection): Set<string | undefined> {
+  if (selection !== 'auto' && selection !== 'all') return new Set(selection)
+  const routes = [4, 6].flatMap((family) => routesOf(family, selection))
+  return new Set(routes.flatMap((route) => [route.dev, ...(route.nexthops ?? []).map((hop) => hop.dev)]))
+}
+
 /** The interfaces that are meant. Throws `E_INTERFACE` for one that is missing or of a kind we cannot carry. */
 export function selectInterfaces(selection: InterfaceSelection): Interface[] {
-  const links = ipJson<Link>('link', 'show')
   if (selection !== 'auto' && selection !== 'all') {
     if (selection.length === 0)
       throw new TproxyError('E_OPTION', 'no interface is named', { hint: 'name some, or use auto' })
+    const links = ipJson<Link>('link', 'show')
     return [...new Set(selection)].map((name) => toInterface(name, links))
   }
-  const routes = [4, 6].flatMap((family) => routesOf(family, selection))
-  const names = new Set(
-    routes.flatMap((route) => [route.dev, ...(route.nexthops ?? []).map((hop) => hop.dev)]),
-  )
-  const usable = links.filter((link) => names.has(link.ifname) && isUsable(link))
+  const usable = presentInterfaces(selection)
   if (usable.length === 0)
     throw new TproxyError(
       'E_INTERFACE',
       selection === 'auto' ? 'no interface has a default route' : 'no route leads out of this host',
       { hint: 'name the interface, such as --interface eth0' },
     )
-  return usable.map((link) => toInterface(link.ifname, links))
+  return usable
 }
 
 function routesOf(family: number, selection: 'auto' | 'all'): Route[] {
-  const routes = ipJson<Route>(`-${family}`, 'route', 'show', 'table', 'all').filter(
+  // A router's full table is long; who wants default routes asks for them only.
+  const which = selection === 'auto' ? ['default', 'table', 'all'] : ['table', 'all']
+  const routes = ipJson<Route>(`-${family}`, 'route', 'show', ...which).filter(
     ({ type }) => type === undefined || type === 'unicast',
   )
   // fe80::/64 and ff00::/8 are on every interface; ours is not what link-local addresses are for.

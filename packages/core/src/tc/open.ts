@@ -10,6 +10,7 @@ import {
   Steering,
   transparentListener,
 } from '@tproxy/bpf'
+import type { Server } from 'node:net'
 import { Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
 import type { Timeouts } from '../options.ts'
@@ -18,7 +19,9 @@ import type { Accepted, Transport } from '../transport.ts'
 import { listenOn } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
 import { UpstreamExemption } from './exemption.ts'
-import { guardCgroup } from './guard.ts'
+import { type Device, Devices } from './devices.ts'
+import { follow } from './follow.ts'
+import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
 import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
@@ -26,7 +29,8 @@ import { families, type RoutingOptions, routingOptions } from './routing.ts'
 /** What to intercept. */
 export interface InterceptOptions {
   /**
-   * Interfaces that connections leave by. Default: `auto`, those with a default route. At most 64.
+   * Interfaces that connections leave by. Default: `auto`, those with a default route. At most 64. Those that come later,
+   * or come back, are added within a second.
    */
   readonly interfaces?: InterfaceSelection
   /**
@@ -59,16 +63,17 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
     throw new TproxyError('E_OPTION', 'failClosed without cgroup', {
       hint: 'name the cgroup that ends with us',
     })
-  const devices = selectInterfaces(options.interfaces ?? 'auto')
-  if (devices.length > Limit.devices)
-    throw new TproxyError('E_OPTION', `${devices.length} interfaces`, { hint: `at most ${Limit.devices}` })
+  const selection = options.interfaces ?? 'auto'
+  const found = selectInterfaces(selection)
+  if (found.length > Limit.devices)
+    throw new TproxyError('E_OPTION', `${found.length} interfaces`, { hint: `at most ${Limit.devices}` })
 
   await using undo = new AsyncDisposableStack()
   const accepted = new Subject<Accepted>()
   const warnings = new Subject<string>()
   const scope = options.cgroup
   const instance = await enter(routing, {
-    interfaces: scope === undefined ? devices.map(({ name }) => name) : [],
+    interfaces: scope === undefined ? found.map(({ name }) => name) : [],
     ...(scope !== undefined && { cgroup: scope }),
   })
   undo.defer(() => instance.close())
@@ -90,33 +95,44 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
 
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const describe = describer()
-  for (const [slot, device] of devices.entries()) {
-    steering.setDevice(slot, { ifindex: device.ifindex, mac: device.mac, hasMac: device.hasMac ? 1 : 0 })
-    for (const family of families()) {
-      const fd = transparentListener({ family, mark: replyMark(mark, slot), backlog })
-      const server = await listenOn({
-        device,
-        fd,
-        backlog,
-        limit: connectionLimit(),
-        takeFlow: (key) => steering.takeFlow(key),
-        describe,
-        accepted: (connection) => accepted.next(connection),
-        warn: (message) => warnings.next(message),
-      })
-      undo.defer(() => void server.close())
-      steering.setListener(slot, family, fd)
-    }
-  }
+  const budget = { limit: connectionLimit(), open: 0 }
+  const listen = (device: Device): Promise<Server[]> =>
+    Promise.all(
+      families().map(async (family) => {
+        const fd = transparentListener({ family, mark: replyMark(mark, device.slot), backlog })
+        const server = await listenOn({
+          device,
+          fd,
+          backlog,
+          budget,
+          takeFlow: (key) => steering.takeFlow(key),
+          describe,
+          accepted: (connection) => accepted.next(connection),
+          warn: (message) => warnings.next(message),
+        })
+        steering.setListener(device.slot, family, fd)
+        return server
+      }),
+    )
 
   const exemption = new UpstreamExemption(steering)
-  // The way back first: no packet is taken off its way before the answer can return.
-  attach(() => steering.attachReturnPath(lo))
-  for (const device of devices)
-    attach(() => steering.attachDevice(device.name, device.ifindex, scope !== undefined))
-  if (scope !== undefined && options.failClosed === true) {
-    const guard = guardCgroup(scope, steering.links)
-    undo.defer(() => guard.close())
+  try {
+    // The way back first: no packet is taken off its way before the answer can return.
+    steering.attachReturnPath(lo)
+    const devices = undo.adopt(new Devices(steering, listen, scope !== undefined), (it) => it.close())
+    await devices.update(found)
+    const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
+    guard.hold(steering.links)
+    undo.use(
+      follow({
+        selection,
+        devices,
+        attached: () => guard.hold(steering.links),
+        warn: (message) => warnings.next(message),
+      }),
+    )
+  } catch (cause) {
+    throw explain(cause)
   }
 
   const acquired = undo.move()
@@ -150,16 +166,9 @@ export function load(mark: number, scoped: boolean): Steering {
   }
 }
 
-function attach(work: () => void): void {
-  try {
-    work()
-  } catch (cause) {
-    throw explain(cause)
-  }
-}
-
 /** What the kernel's refusal means, and what to do. */
 function explain(cause: unknown): TproxyError {
+  if (cause instanceof TproxyError) return cause
   const text = reason(cause)
   const errno = cause instanceof LoadError || cause instanceof NativeError ? cause.errno : undefined
   if (errno === 0) return new TproxyError('E_LIBRARY', text, { cause })

@@ -1,0 +1,79 @@
+import type { Server } from 'node:net'
+import { Limit, type Steering } from '@tproxy/bpf'
+import { TproxyError } from '../errors.ts'
+import type { Interface } from './interfaces.ts'
+
+/** An interface that is intercepted, under a slot that its connections carry in their mark. */
+export interface Device {
+  readonly slot: number
+  /** As it is now: it may be renamed, or go and come back as another. */
+  interface: Interface
+}
+
+/** Opens the listeners of a device, and hands them to the kernel. */
+export type Listen = (device: Device) => Promise<Server[]>
+
+/**
+ * The interfaces that are intercepted. One that goes away takes its link with it; when it comes back under its name, it
+ * gets its slot again. One that stays is intercepted even when it is no longer where a route leads.
+ */
+export class Devices {
+  readonly #steering: Steering
+  readonly #listen: Listen
+  readonly #first: boolean
+  readonly #devices: Device[] = []
+  readonly #servers: Server[] = []
+
+  /** `first`: before other programs on the hooks, not behind them. */
+  constructor(steering: Steering, listen: Listen, first: boolean) {
+    this.#steering = steering
+    this.#listen = listen
+    this.#first = first
+  }
+
+  /** Brings what is intercepted up to what there is. Returns whether anything was attached. */
+  async update(present: readonly Interface[]): Promise<boolean> {
+    let attached = false
+    for (const found of present) {
+      const same = this.#devices.find((device) => device.interface.ifindex === found.ifindex)
+      // Its name may have changed; programs are attached to the index.
+      if (same !== undefined) same.interface = found
+      else {
+        await this.#attach(found)
+        attached = true
+      }
+    }
+    return attached
+  }
+
+  close(): void {
+    for (const server of this.#servers) server.close()
+  }
+
+  async #attach(found: Interface): Promise<void> {
+    const known = this.#devices.find((device) => device.interface.name === found.name)
+    if (known === undefined && this.#devices.length >= Limit.devices)
+      throw new TproxyError(
+        'E_INTERFACE',
+        `intercept ${found.name}: ${Limit.devices} others came before it`,
+        {
+          hint: 'restart to forget those that are gone',
+        },
+      )
+    const device = known ?? { slot: this.#devices.length, interface: found }
+    if (known !== undefined) {
+      this.#steering.detachDevice(known.interface.ifindex)
+      known.interface = found
+    }
+    this.#steering.setDevice(device.slot, {
+      ifindex: found.ifindex,
+      mac: found.mac,
+      hasMac: found.hasMac ? 1 : 0,
+    })
+    if (known === undefined) {
+      this.#servers.push(...(await this.#listen(device)))
+      this.#devices.push(device)
+    }
+    this.#steering.attachDevice(found.name, found.ifindex, this.#first)
+  }
+}

@@ -1,0 +1,37 @@
+import { watchNetwork } from '@tproxy/bpf'
+import { reason } from '../errors.ts'
+import type { Devices } from './devices.ts'
+import { type InterfaceSelection, presentInterfaces } from './interfaces.ts'
+
+/** Changes come in flocks, and looking them up takes milliseconds. */
+const settleMs = 100
+
+/** Keeps the intercepted interfaces up to date while interfaces and routes come and go. */
+export function follow(options: {
+  selection: InterfaceSelection
+  devices: Devices
+  attached: () => void
+  warn: (message: string) => void
+}): Disposable {
+  let timer: NodeJS.Timeout | undefined
+  let closed = false
+  const update = async () => {
+    timer = undefined
+    try {
+      if (await options.devices.update(presentInterfaces(options.selection))) options.attached()
+    } catch (error) {
+      options.warn(`the interfaces changed, and not all are intercepted: ${reason(error)}`)
+    }
+  }
+  const watch = watchNetwork(() => {
+    if (closed) return
+    timer ??= setTimeout(() => void update(), settleMs)
+  })
+  return {
+    [Symbol.dispose]: () => {
+      closed = true
+      clearTimeout(timer)
+      watch.close()
+    },
+  }
+}
