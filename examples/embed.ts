@@ -5,7 +5,7 @@
 // HTTPS goes through the proxy, everything else where it wanted to. Connections to port 8080 are answered by a server in
 // this very process: the socket is ours to do with as we like.
 import { createServer } from 'node:http'
-import { formatEndpoint, intercept, direct, reason, via } from '@tproxy/core'
+import { direct, formatEndpoint, intercept, reason, via } from '@tproxy/core'
 import { socksUpstream } from '@tproxy/plugin-socks'
 import { mergeMap } from 'rxjs'
 

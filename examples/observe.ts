@@ -21,7 +21,8 @@ proxy.sessions.subscribe(async (session) => {
   totals.set(key, total)
 })
 
-interval(Number(seconds) * 1000).subscribe(() => console.table([...totals.values()]))
+const tables = interval(Number(seconds) * 1000).subscribe(() => console.table([...totals.values()]))
 
 console.log('ready')
 await new Promise((resolve) => process.once('SIGTERM', resolve).once('SIGINT', resolve))
+tables.unsubscribe()

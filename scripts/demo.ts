@@ -40,7 +40,11 @@ async function show(options: string[], command: string[], expected: RegExp): Pro
 }
 
 const plugin = ['-v', '--plugin', 'socks=socks5://198.51.100.1:1080']
-await show(plugin, ['curl', '-sk', 'https://203.0.113.10/secret'], /^GET \/secret from (?!.*198\.51\.100\.2)/m)
+await show(
+  plugin,
+  ['curl', '-sk', 'https://203.0.113.10/secret'],
+  /^GET \/secret from (?!.*198\.51\.100\.2)/m,
+)
 await show(plugin, ['curl', '-s', 'http://[2001:db8:2::10]/hello'], /^GET \/hello from (?!2001:db8:1::2)/m)
 await show(
   [...plugin, '--rule', 'direct to 203.0.113.0/24', '--rule', 'drop tcp dport 25'],

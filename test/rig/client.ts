@@ -1,6 +1,6 @@
-import type { Child } from './child.ts'
+import { mkdirSync } from 'node:fs'
 import { fixture } from './fixture.ts'
-import type { Host, RunOptions, SpawnOptions } from './host.ts'
+import type { Host, Program } from './host.ts'
 
 /** What the static C client says of its connection; see fixtures/client.c. */
 export interface Dialled {
@@ -31,49 +31,49 @@ export interface Dial {
   readonly read?: number
   readonly slow?: number
   readonly timeout?: number
+  /** Words that run the client, such as `setpriv` and its options. */
+  readonly by?: readonly string[]
 }
 
 export type Target = readonly [address: string, port: number]
 
-function dialArgs([address, port]: Target, options: Dial): string[] {
-  const flags = Object.entries(options).flatMap(([name, value]) =>
-    value === false ? [] : value === true ? [`--${name}`] : [`--${name}`, String(value)],
-  )
-  return [...flags, address, String(port)]
+/** Words that run a program in a cgroup below the host's, made when it is not there. */
+export function inCgroup(host: Host, name: string): string[] {
+  const path = `${host.cgroup}/${name}`
+  mkdirSync(path, { recursive: true })
+  return ['bash', '-c', 'echo 0 >"$0/cgroup.procs"; exec "$@"', path]
+}
+
+/** The command line of a client. */
+async function clientWords([address, port]: Target, { by = [], ...options }: Dial): Promise<string[]> {
+  const flags = Object.entries(options).flatMap(([name, value]) => {
+    if (value === false) return []
+    return value === true ? [`--${name}`] : [`--${name}`, String(value)]
+  })
+  return [...by, await fixture('client'), ...flags, address, String(port)]
 }
 
 /** Opens one connection and tells what became of it. */
-export async function dial(
-  host: Host,
-  target: Target,
-  options: Dial = {},
-  run: RunOptions & { as?: readonly string[] } = {},
-): Promise<Dialled> {
-  const [command = '', ...args] = [...(run.as ?? []), await fixture('client'), ...dialArgs(target, options)]
-  const { stdout, stderr, code } = await host.run(command, args, { timeoutMs: 60_000, ...run })
-  if (code !== 0) throw new Error(`client: ${stderr.trim() || code}`)
+export async function dial(host: Host, target: Target, options: Dial = {}): Promise<Dialled> {
+  const [command = '', ...args] = await clientWords(target, options)
+  const { stdout, stderr, code } = await host.run(command, args, { timeoutMs: 60_000 })
+  if (code !== 0) throw new Error(`client: exit ${code}: ${stderr}`)
   return JSON.parse(stdout) as Dialled
 }
 
-/** A connection that is open and waits for {@link HeldDial.release}. */
-export class HeldDial {
-  readonly child: Child
-
-  static async open(host: Host, target: Target, options: Dial = {}, spawn?: SpawnOptions): Promise<HeldDial> {
-    const child = host.spawn(await fixture('client'), dialArgs(target, { ...options, hold: true }), spawn)
-    await child.until(/connected/)
-    return new HeldDial(child)
+/** Opens a connection that waits, before it sends or reads anything, for `release`. */
+export async function holdDial(
+  host: Host,
+  target: Target,
+  options: Dial = {},
+): Promise<{ program: Program; release: () => Promise<Dialled> }> {
+  const [command = '', ...args] = await clientWords(target, { ...options, hold: true })
+  const program = host.spawn(command, args)
+  await program.until(({ stdout }) => stdout.includes('connected'), 'a connection')
+  const release = async () => {
+    program.child.stdin?.end('\n')
+    await program.exited
+    return program.events.at(-1) as Dialled
   }
-
-  private constructor(child: Child) {
-    this.child = child
-  }
-
-  /** Lets it go on, as the options say. */
-  async release(): Promise<Dialled> {
-    this.child.write('\n')
-    const { lines } = this.child
-    await this.child.exited
-    return JSON.parse(lines.at(-1) ?? '') as Dialled
-  }
+  return { program, release }
 }

@@ -1,6 +1,5 @@
-import type { Child } from './child.ts'
 import { fixture } from './fixture.ts'
-import type { Host } from './host.ts'
+import type { Host, Program } from './host.ts'
 
 /** What became of many connections; see fixtures/crowd.c. */
 export interface CrowdResult {
@@ -23,15 +22,15 @@ export interface CrowdOptions {
   readonly parallel: number
 }
 
-async function spawn(host: Host, mode: 'short' | 'hold', options: CrowdOptions): Promise<Child> {
+async function spawn(host: Host, mode: 'short' | 'hold', options: CrowdOptions): Promise<Program> {
   const { address, port, count, parallel } = options
   return host.spawn(await fixture('crowd'), [mode, address, `${port}`, `${count}`, `${parallel}`])
 }
 
 /** Connections of one byte each way. */
 export async function shortConnections(host: Host, options: CrowdOptions): Promise<CrowdResult> {
-  const child = await spawn(host, 'short', options)
-  return JSON.parse((await child.exited).stdout) as CrowdResult
+  const program = await spawn(host, 'short', options)
+  return JSON.parse((await program.exited).stdout) as CrowdResult
 }
 
 /** Connections that stay open together. Resolves when all that can be are. */
@@ -39,12 +38,13 @@ export async function holdConnections(
   host: Host,
   options: CrowdOptions,
 ): Promise<{ held: number; exchange: () => Promise<CrowdResult> }> {
-  const child = await spawn(host, 'hold', options)
-  const line = await child.until(/^held \d+$/, 40_000)
+  const program = await spawn(host, 'hold', options)
+  const held = () => /^held (\d+)$/m.exec(program.stdout)?.[1]
+  await program.until(() => held() !== undefined, 'all connections to be open', 40_000)
   const exchange = async () => {
-    child.write('\n')
-    await child.exited
-    return JSON.parse(child.lines.at(-1) ?? '') as CrowdResult
+    program.child.stdin?.end('\n')
+    await program.exited
+    return program.events.at(-1) as CrowdResult
   }
-  return { held: Number(line.slice(5)), exchange }
+  return { held: Number(held()), exchange }
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 if (process.getuid?.() !== 0) throw new Error('the kernel tests need root: they make network namespaces')
@@ -95,7 +95,21 @@ export class Program implements AsyncDisposable {
   }
 }
 
+/** The network namespace of the tests, in which proxy.ts refuses to run. */
+const machine = readlinkSync('/proc/self/ns/net')
+
 let made = 0
+
+/** Waits for the end of the test process, however it comes; then ends what still runs in the host, and its cgroups. */
+const holding = `mount -t tmpfs none /run && ip link set lo up && echo ready || exit
+read -r _
+n=0
+while [ -d "$0" ] && [ $n -lt 300 ]; do
+  echo 1 >"$0/cgroup.kill"
+  find "$0" -depth -type d -exec rmdir {} +
+  n=$((n + 1))
+  sleep 0.01
+done 2>/dev/null`
 
 /**
  * A host: a network and mount namespace of its own, with a private /run, and a cgroup. It is held by a process that reads
@@ -108,18 +122,20 @@ export class Host implements AsyncDisposable {
   readonly #holder: ChildProcess
 
   static async create(name: string): Promise<Host> {
-    const holder = spawn(
-      'unshare',
-      [
-        ...['--net', '--mount', '--propagation', 'private', 'sh', '-c'],
-        'mount -t tmpfs none /run && ip link set lo up && echo ready && read -r _',
-      ],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    )
-    holder.stdin.on('error', () => {})
-    await once(holder.stdout, 'data')
     const cgroup = `${cgroupMount}/rig-${process.pid}-${++made}`
     mkdirSync(cgroup)
+    const holder = spawn(
+      'unshare',
+      [...['--net', '--mount', '--propagation', 'private', 'sh', '-c', holding, cgroup]],
+      // In a session of its own: what ends the test, such as Ctrl-C or timeout(1), must not end what cleans up after it.
+      { detached: true, stdio: ['pipe', 'pipe', 'inherit'] },
+    )
+    holder.stdin.on('error', () => {})
+    const ended = once(holder, 'exit').then(() => {
+      throw new Error(`make host ${name}: unshare ended`)
+    })
+    await Promise.race([once(holder.stdout, 'data'), ended])
+    ended.catch(() => {})
     return new Host(name, holder, cgroup)
   }
 
@@ -138,7 +154,8 @@ export class Host implements AsyncDisposable {
     const enter = 'echo 0 >"$0/cgroup.procs"; exec nsenter -t "$1" -n -m --wd=. "${@:2}"'
     const child = spawn('bash', ['-c', enter, this.cgroup, String(this.pid), command, ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...process.env, ...options.env },
+      // As if run by another shell: bash takes a stdin that is a socket for rshd and reads ~/.bashrc otherwise.
+      env: { ...process.env, SHLVL: '2', RIG_MACHINE: machine, ...options.env },
     })
     if (options.input !== undefined) child.stdin.end(options.input)
     return new Program(child)

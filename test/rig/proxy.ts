@@ -1,8 +1,14 @@
 // Embeds the proxy as a user would, in a process of its own: options from the command line as JSON, events as JSON lines.
 import { execFile } from 'node:child_process'
+import { readlinkSync } from 'node:fs'
 import { get } from 'node:http'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
 import type { ProxyProgramOptions } from './world.ts'
+
+// Imported by mistake, or started by hand, it would intercept the machine itself.
+const machine = process.env['RIG_MACHINE']
+if (machine === undefined || readlinkSync('/proc/self/ns/net') === machine)
+  throw new Error('rig/proxy.ts runs in a host of the rig only')
 
 const say = (event: string, fields: object = {}) => console.log(JSON.stringify({ event, ...fields }))
 

@@ -1,15 +1,25 @@
-import type { Child } from './child.ts'
 import { fixture } from './fixture.ts'
-import { configure, type End } from './link.ts'
+import type { Host, Program } from './host.ts'
+
+/** One end of a tunnel: where, under which name, with which addresses (with prefix lengths). */
+export interface TunnelEnd {
+  readonly host: Host
+  readonly name: string
+  readonly addresses: readonly string[]
+}
 
 /**
  * Joins two hosts by a pair of tun devices, whose packets begin with the IP header, and a program that carries packets from
- * one to the other. (ipip and sit need modules that a kernel may lack.) Close it to cut the link.
+ * one to the other. (ipip and sit need modules that a kernel may lack.) Both vanish with the program.
  */
-export async function joinByTunnel(left: End, right: End): Promise<Child> {
-  const program = await fixture('wire')
-  const child = left.host.spawn(program, [left.name, `/proc/${right.host.pid}/ns/net`, right.name])
-  await child.until(/ready/)
-  await Promise.all([configure(left), configure(right)])
-  return child
+export async function joinByTunnel(left: TunnelEnd, right: TunnelEnd): Promise<Program> {
+  const wire = await fixture('wire')
+  const program = left.host.spawn(wire, [left.name, `/proc/${right.host.pid}/ns/net`, right.name])
+  await program.until(({ stdout }) => stdout.includes('ready'), 'both tun devices')
+  for (const { host, name, addresses } of [left, right]) {
+    // Without nodad an IPv6 address is unusable for its first second.
+    const add = addresses.map((it) => `ip address add ${it} dev ${name} ${it.includes(':') ? 'nodad' : ''}`)
+    await host.sh([...add, `ip link set ${name} up`].join('\n'))
+  }
+  return program
 }

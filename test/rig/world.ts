@@ -5,6 +5,13 @@ import { Host, type Program } from './host.ts'
 const node = process.execPath
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 
+/** The command line, from its sources. */
+export const tproxyRun: readonly [string, ...string[]] = [
+  process.execPath,
+  '--conditions=@tproxy/source',
+  fileURLToPath(new URL('../../packages/cli/src/main.ts', import.meta.url)),
+]
+
 /** Addresses of the standard world, per family. */
 export const addresses = {
   4: {
@@ -90,8 +97,8 @@ export class World implements AsyncDisposable {
 
   /** Starts tproxy-run in the client. */
   run(args: readonly string[], options: { env?: NodeJS.ProcessEnv; input?: string } = {}): Program {
-    const main = path('../../packages/cli/src/main.ts')
-    return this.client.spawn(node, ['--conditions=@tproxy/source', main, ...args], options)
+    const [command, ...first] = tproxyRun
+    return this.client.spawn(command, [...first, ...args], options)
   }
 
   /** Every connection that reached the origin, as `address:port → port`. */

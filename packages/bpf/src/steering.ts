@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { bpf, type NativeError, linkTcx, type Pointer, withLibbpfLog } from './ffi.ts'
+import { bpf, linkTcx, type NativeError, type Pointer, withLibbpfLog } from './ffi.ts'
 import {
   type Control,
   Counter,

@@ -1,10 +1,10 @@
 import { styleText } from 'node:util'
 import type { Session } from '@tproxy/core'
 import type { Ending } from './ending.ts'
+import { type Paint, readyLine, sessionLine } from './lines.ts'
 import type { Output } from './output.ts'
 import { formatTime } from './quantities.ts'
 import type { Ready, Report } from './report.ts'
-import { type Paint, readyLine, sessionLine } from './lines.ts'
 import { printable, scrub } from './scrub.ts'
 
 /** Lines for people. Level 0: nothing but errors; 1: warnings and failures too; 2: all that ends. */

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { TproxyError } from '@tproxy/core'
-import { flags, type Options, readOptions } from './options.ts'
 import { nearest } from './nearest.ts'
+import { flags, type Options, readOptions } from './options.ts'
 
 /** What the command line asks for. */
 export type Invocation =

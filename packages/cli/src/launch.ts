@@ -1,7 +1,7 @@
-import { type ChildProcess, spawn, type StdioOptions } from 'node:child_process'
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { TproxyError } from '@tproxy/core'
-import { exitCode, type Ending } from './ending.ts'
+import { type Ending, exitCode } from './ending.ts'
 import type { Invoker } from './invoker.ts'
 
 /**

@@ -1,5 +1,5 @@
-import { inspect } from 'node:util'
 import { setTimeout as wait } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { endpoint, TproxyError } from '@tproxy/core'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { acceptSocks5, type Peer, ScriptedProxy } from '../test/scripted-proxy.ts'

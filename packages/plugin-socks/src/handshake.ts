@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
-import { type SocksClientError, SocksClient } from 'socks'
+import { SocksClient, type SocksClientError } from 'socks'
 import type { SocksProxy } from './proxy-url.ts'
 import { malformed, refusal } from './refusal.ts'
 

@@ -14,5 +14,5 @@
  *
  * @module
  */
-export { default, socks, type SocksOptions } from './plugin.ts'
+export { default, type SocksOptions, socks } from './plugin.ts'
 export { type SocksUpstreamOptions, socksUpstream } from './upstream.ts'

@@ -27,7 +27,8 @@ export async function listenOn(options: AcceptorOptions): Promise<Server> {
   const { device, fd, backlog, warn } = options
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
   server.on('error', (error) => warn(`accept on ${device.interface.name}: ${error.message}`))
-  await new Promise<void>((resolve) => server.listen({ fd, backlog }, resolve))
+  // As an option beside fd, backlog is ignored, and 511 applies (Node 24).
+  await new Promise<void>((resolve) => server.listen({ fd }, backlog, resolve))
   const own = server.address() as { address: string; port: number }
   server.on('connection', (socket) => accept(socket, own, options))
   return server

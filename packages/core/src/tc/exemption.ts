@@ -27,15 +27,25 @@ export class UpstreamExemption {
     const checked = this.#checked.get(key)
     if (checked !== undefined && performance.now() - checked.at < freshMs) return checked.done
     if (this.#checked.size > 256) this.#checked.clear()
-    const done = this.#check(host, port)
-    this.#checked.set(key, { at: performance.now(), done })
+    const found = this.#check(host, port)
+    const done = found.then(() => {})
+    const answer = { at: performance.now(), done }
+    this.#checked.set(key, answer)
+    // One that starts now, such as by the command itself, must be seen before its first connection.
+    const forget = () => {
+      if (this.#checked.get(key) === answer) this.#checked.delete(key)
+    }
+    void found.then((complete) => complete || forget(), forget)
     return done
   }
 
-  async #check(host: string, port: number): Promise<void> {
+  /** False when somebody may come to listen there: nobody does yet. */
+  async #check(host: string, port: number): Promise<boolean> {
+    let complete = true
     // An unknown name is for the upstream to report.
     for (const address of await localAddresses(host).catch(() => [])) {
       const inodes = await listeningSockets(address, port)
+      complete &&= inodes.size > 0
       if (inodes.size === 0 || inodes.isSubsetOf(this.#known)) continue
       const pids = (await holders(inodes)).filter((pid) => pid !== process.pid)
       // A socket that init holds for a service (socket activation) says nothing of who will serve it.
@@ -52,5 +62,6 @@ export class UpstreamExemption {
       for (const pid of servers) this.#steering.exempt(pid, Exemption.process | Exemption.forks)
       this.#known = this.#known.union(inodes)
     }
+    return complete
   }
 }

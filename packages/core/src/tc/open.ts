@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
+import type { Server } from 'node:net'
 import {
   Action,
   Exemption,
@@ -10,7 +11,6 @@ import {
   Steering,
   transparentListener,
 } from '@tproxy/bpf'
-import type { Server } from 'node:net'
 import { Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
 import type { Timeouts } from '../options.ts'
@@ -18,8 +18,8 @@ import { compileRules, type Rule } from '../rules.ts'
 import type { Accepted, Transport } from '../transport.ts'
 import { listenOn } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
-import { UpstreamExemption } from './exemption.ts'
 import { type Device, Devices } from './devices.ts'
+import { UpstreamExemption } from './exemption.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'

@@ -1,0 +1,35 @@
+import type { Program } from './host.ts'
+
+/** A line of JSON of proxy.ts about a session. */
+export interface SessionLine {
+  readonly event: string
+  readonly id: number
+  readonly source: { readonly address: string; readonly port: number }
+  readonly destination: { readonly address: string; readonly port: number }
+  readonly process?: { readonly name: string }
+}
+
+/** What the proxy says of the connection from this port, now or soon. */
+export async function sessionFrom(proxy: Program, port: number): Promise<SessionLine> {
+  const find = () => sessions(proxy).find(({ source }) => source.port === port)
+  await proxy.until(() => find() !== undefined, `a session from port ${port}`)
+  return find() as SessionLine
+}
+
+/** How that connection ended, now or soon. */
+export async function endFrom(proxy: Program, port: number): Promise<Record<string, unknown>> {
+  const { id } = await sessionFrom(proxy, port)
+  const find = () => proxy.events.find((event) => event.event === 'end' && event.id === id)
+  await proxy.until(() => find() !== undefined, `the end of session ${id}`)
+  return find() as Record<string, unknown>
+}
+
+/** All sessions so far, of the programs of one name, or of all. */
+export function sessions(proxy: Program, name?: string): SessionLine[] {
+  const all = proxy.events.filter(({ event }) => event === 'session') as SessionLine[]
+  return all.filter(({ process }) => name === undefined || process?.name === name)
+}
+
+export function warnings(proxy: Program): string[] {
+  return proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => String(message))
+}

@@ -1,0 +1,285 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { cgroupMount, type Program, type Result } from './rig/host.ts'
+import { stateOf } from './rig/state.ts'
+import { addresses, tproxyRun, World } from './rig/world.ts'
+
+const page = `http://${addresses[4].url}`
+const directory = mkdtempSync(`${tmpdir()}/rig-run-`)
+
+let world: World
+beforeAll(async () => {
+  world = await World.create()
+})
+afterAll(async () => {
+  rmSync(directory, { recursive: true })
+  await world?.close()
+})
+
+async function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Result> {
+  await using program = world.run(args, { input: '', env })
+  return await program.exited
+}
+
+// biome-ignore lint: a test knows what was printed
+function parsed(text: string): any[] {
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line))
+}
+
+const starts = (text: string) => parsed(text).filter(({ event }) => event === 'session-start')
+
+/** Whether a process does more than wait for its parent to ask how it ended. */
+function isRunning(pid: string): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
+}
+
+async function onInterface(...more: string[]): Promise<Program> {
+  const program = world.run(['--json', '-i', 'wan0', ...more], { input: '' })
+  await program.until((p) => p.events.some(({ event }) => event === 'ready'), 'a ready line')
+  return program
+}
+
+describe('the command', () => {
+  test.each([
+    [0, ['true']],
+    [42, ['sh', '-c', 'exit 42']],
+    [125, ['--no-such-option']],
+    [126, ['/etc/passwd']],
+    [127, ['no-such-command']],
+  ])('exit code %i', async (code, command) => {
+    const args = code === 125 ? command : ['--', ...command]
+    expect(await run(args)).toMatchObject({ code, signal: null, stdout: '' })
+  })
+
+  test.each(['SIGTERM', 'SIGKILL', 'SIGINT', 'SIGUSR1'])(
+    'ended by %s, ends us by the same',
+    async (signal) => {
+      expect(await run(['--', 'sh', '-c', `kill -${signal.slice(3)} $$`])).toMatchObject({
+        code: null,
+        signal,
+      })
+    },
+  )
+
+  test('gets the SIGTERM that we get', async () => {
+    const script = 'trap "echo got; exit 7" TERM; echo up; while :; do sleep .05; done'
+    await using program = world.run(['--', 'sh', '-c', script], { input: '' })
+    await program.until(({ stdout }) => stdout.includes('up'), 'the command to be up')
+    expect(await program.stop()).toMatchObject({ code: 7, stdout: 'up\ngot\n', stderr: '' })
+  })
+
+  test('has our standard input and output, byte for byte', async () => {
+    const file = `${directory}/random`
+    await world.client.sh(
+      `head -c 1000000 /dev/urandom >${file}; ${tproxyRun.join(' ')} -- cat <${file} | cmp - ${file}`,
+    )
+  })
+
+  test('has no other open file', async () => {
+    const script =
+      'for fd in $(seq 3 60); do [ ! -e /proc/$$/fd/$fd ] || echo $fd; done; readlink /proc/$$/fd/2'
+    expect((await run(['--', 'sh', '-c', script])).stdout).toMatch(/^(pipe|socket):\[\d+\]\n$/)
+  })
+
+  test('runs as the user who called sudo, with no capability', async () => {
+    const script = 'id -u; id -g; grep -E "Cap(Inh|Prm|Eff|Amb)" /proc/self/status; echo ${SUDO_UID-none}'
+    const { stdout } = await run(['--', 'sh', '-c', script], { SUDO_UID: '65534', SUDO_GID: '65534' })
+    expect(stdout.replaceAll('\t', ' ')).toBe(
+      `65534\n65534\n${['Inh', 'Prm', 'Eff', 'Amb'].map((set) => `Cap${set}: 0000000000000000\n`).join('')}none\n`,
+    )
+  })
+
+  test('has standard output for itself: what we say is on standard error, one JSON object a line', async () => {
+    const { code, stdout, stderr } = await run(['--json', '-v', '--', 'curl', '-s', `${page}/mine`])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^GET \/mine from [0-9a-f:.]+\n$/)
+    expect(parsed(stderr).map(({ event }) => event)).toEqual([
+      'ready',
+      'session-start',
+      'session-end',
+      'exit',
+    ])
+  })
+
+  test('is intercepted with all that it starts', async () => {
+    const curl = (path: string) => `curl -s ${page}/${path}`
+    const script = `${curl('background')} & setsid sh -c '(sleep .2; ${curl('orphan')}) & exit 0'; wait; sleep .6`
+    const { stdout, stderr } = await run(['--json', '--', 'sh', '-c', script])
+    expect(stdout).toContain('GET /background')
+    expect(stdout).toContain('GET /orphan')
+    expect(starts(stderr).map((event) => event.process.name)).toEqual(['curl', 'curl'])
+  })
+
+  test('takes with it what it left running', async () => {
+    const { code, stdout } = await run(['--', 'sh', '-c', 'setsid sleep 300 >/dev/null 2>&1 & echo $!'])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^\d+\n$/)
+    expect(isRunning(stdout.trim())).toBe(false)
+  })
+
+  test('two at once do not see each other', async () => {
+    const results = await Promise.all(
+      ['one', 'two'].map((path) => run(['--json', '--', 'sh', '-c', `sleep .3; curl -s ${page}/${path}`])),
+    )
+    for (const { code, stderr } of results) {
+      expect(code).toBe(0)
+      expect(starts(stderr)).toHaveLength(1)
+    }
+  })
+
+  test('may be tproxy-run again', async () => {
+    const { code, stdout, stderr } = await run([
+      '--',
+      ...tproxyRun,
+      '--',
+      'curl',
+      '-sS',
+      '-m',
+      '5',
+      `${page}/nested`,
+    ])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toContain('GET /nested')
+  })
+})
+
+describe('what cannot be done is told in one line, and nothing has changed', () => {
+  const bad = `${directory}/bad`
+  const throwing = `${directory}/throwing.mjs`
+  writeFileSync(bad, '# rules\ndirect dport 22\n\n  drop prot 25\n')
+  writeFileSync(throwing, `throw new Error('broken at load')\n`)
+
+  async function expectRefusal(result: Promise<Result>, says: RegExp): Promise<void> {
+    const { code, stdout, stderr } = await result
+    expect(stderr).toMatch(/^tproxy-run: [^\n]+\n$/)
+    expect(stderr).toMatch(says)
+    expect({ code, stdout }).toEqual({ code: 125, stdout: '' })
+  }
+
+  async function unchanged(work: () => Promise<void>): Promise<void> {
+    const before = await stateOf(world.client)
+    await work()
+    expect(await stateOf(world.client)).toEqual(before)
+  }
+
+  test.each<[string, string[], RegExp]>([
+    ['an unknown option', ['--plugim', 'socks'], /unknown option --plugim.*--plugin/],
+    ['an unknown plugin', ['-p', 'sokcs'], /no plugin sokcs/],
+    ['a bad URL', ['-p', 'socks=socks5://rig:S3cret@host:99999'], /plugin socks/],
+    ['a missing interface', ['-i', 'wan9'], /no interface wan9.*wan0/],
+    ['a bad rule', ['--rule', 'drop prot 25'], /column \d+|:\d+/],
+    ['a bad line of a rules file', ['--rules', bad], /bad:4:/],
+    ['a missing rules file', ['--rules', `${directory}/none`], /no such file/],
+    ['a plugin that throws while it loads', ['-p', throwing], /throwing\.mjs.*broken at load/],
+    ['a plugin file that is not there', ['-p', './nowhere.ts'], /nowhere\.ts/],
+    ['an unknown user', ['-u', 'no-such-user'], /no such user/],
+  ])('%s', async (_, args, says) => {
+    await unchanged(() => expectRefusal(run([...args, '--', 'true']), says))
+  })
+
+  test('no privileges', async () => {
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
+    await unchanged(() =>
+      expectRefusal(world.client.run('setpriv', [...nobody, ...tproxyRun, '--', 'true']), /CAP_BPF.*sudo/),
+    )
+  })
+
+  test('no cgroup v2', async () => {
+    const without = `umount -n -l ${cgroupMount} && exec "$@"`
+    await unchanged(() =>
+      expectRefusal(
+        world.client.run('unshare', ['-m', 'sh', '-c', without, 'sh', ...tproxyRun, '--', 'true']),
+        /cgroup v2 is not mounted/,
+      ),
+    )
+  })
+})
+
+describe('doctor', () => {
+  test('finds nothing missing, for people and for programs', async () => {
+    expect(await run(['doctor'])).toMatchObject({ code: 0, stderr: '' })
+    const { code, stdout } = await run(['doctor', '--json'])
+    expect(code).toBe(0)
+    expect(parsed(stdout).length).toBeGreaterThan(5)
+    for (const check of parsed(stdout)) expect(check).toMatchObject({ event: 'check', status: 'ok' })
+  })
+
+  test('names the chain of a firewall that is in the way, and its remedy works', async () => {
+    await world.client.sh(`nft 'table inet wall {
+      chain inward { type filter hook input priority 0; policy drop; ct state established,related accept; }
+    }'`)
+    try {
+      const blocked = await run(['--', 'curl', '-s', '-m', '1', page])
+      expect(blocked.code).toBe(28)
+      const checks = parsed((await run(['doctor', '--json'])).stdout).filter(({ status }) => status !== 'ok')
+      expect(checks).toMatchObject([{ detail: expect.stringContaining('inet wall inward') }])
+      await world.client.sh(checks[0].remedy)
+      expect((await run(['--', 'curl', '-s', '-m', '3', page])).code).toBe(0)
+    } finally {
+      await world.client.sh('nft delete table inet wall')
+    }
+  })
+})
+
+describe('on an interface', () => {
+  test('says when it is ready and what it carries, drains at SIGTERM and leaves the host as it was', async () => {
+    const before = await stateOf(world.client)
+    await using program = await onInterface()
+    await world.client.sh(`curl -s ${page}`)
+    const script = `
+import socket
+s = socket.create_connection(('${addresses[4].origin}', 1003), 5)
+s.sendall(b'2'); s.shutdown(socket.SHUT_WR)
+print(s.makefile().read())`
+    const client = world.client.spawn('python3', ['-c', script])
+    await program.until((p) => starts(p.stdout).length === 2, 'two sessions')
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+    expect((await client.exited).stdout).toBe('tick\ntick\ndone\n\n')
+    const ends = parsed(program.stdout).filter(({ event }) => event === 'session-end')
+    expect(ends).toMatchObject([{ end: { how: 'closed' } }, { end: { how: 'closed' } }])
+    expect(await stateOf(world.client)).toEqual(before)
+  })
+
+  test('refuses a second instance and names the first', async () => {
+    await using program = await onInterface()
+    const { code, stderr } = await run(['-i', 'wan0'])
+    const [ready] = program.events
+    expect(code).toBe(125)
+    expect(stderr).toMatch(new RegExp(`^tproxy-run: .*process ${ready.pid} .*wan0[^\\n]*\\n$`))
+    await program.stop()
+  })
+
+  test('clean removes what SIGKILL left, which changed no traffic', async () => {
+    const before = await stateOf(world.client)
+    const program = await onInterface()
+    await program.stop('SIGKILL')
+    await world.client.sh(`curl -s -m 3 ${page}`)
+    expect(await run(['clean'])).toMatchObject({ code: 0, stderr: '' })
+    expect(await stateOf(world.client)).toEqual(before)
+  })
+
+  test('needs only CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON', async () => {
+    await world.client.sh('chmod 755 /run; mkdir /run/tproxy; chown 65534 /run/tproxy')
+    const caps = '-all,+bpf,+net_admin,+perfmon'
+    const some = [`--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
+    const as = ['--reuid=65534', '--regid=65534', '--clear-groups', ...some]
+    const before = await stateOf(world.client)
+    await using program = world.client.spawn('setpriv', [...as, ...tproxyRun, '--json', '-i', 'wan0'])
+    await program.until((p) => p.events.some(({ event }) => event === 'ready'), 'a ready line')
+    for (const family of [4, 6] as const)
+      await world.client.sh(`curl -s -m 3 http://${addresses[family].url}`)
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+    expect(starts(program.stdout)).toHaveLength(2)
+    const after = await stateOf(world.client)
+    await world.client.sh('rm -rf /run/tproxy')
+    expect(after).toEqual(before)
+  })
+})
