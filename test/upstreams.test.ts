@@ -92,7 +92,12 @@ async function run(args: readonly string[]): Promise<Result> {
 /** The JSON lines that tproxy-run wrote of sessions that ended. */
 function ended({
   stderr,
-}: Result): { upstream: string; verdict: string; end: { how: string; by?: string; error?: string } }[] {
+}: Result): {
+  id: number
+  upstream: string
+  verdict: string
+  end: { how: string; by?: string; error?: string }
+}[] {
   return stderr
     .split('\n')
     .filter((line) => line.startsWith('{'))
@@ -119,7 +124,9 @@ describe.each(kinds)('through $name', ({ plugin }) => {
       expect(result.stdout).toMatch(/^(GET \/page from [0-9a-f:.]+\n){4}$/)
       for (const client of clients) expect(result.stdout).not.toContain(`${client}\n`)
       // curl does not read the last TLS records before it closes, which makes its kernel reset the connection.
-      const ends = ended(result).map(({ verdict, end }) => `${verdict} ${end.how} ${end.by ?? ''}`.trim())
+      const ends = ended(result)
+        .sort((one, other) => one.id - other.id)
+        .map(({ verdict, end }) => `${verdict} ${end.how} ${end.by ?? ''}`.trim())
       expect(ends).toHaveLength(4)
       for (const [index, end] of ends.entries())
         expect(
@@ -162,8 +169,10 @@ describe.each([
 ])('a wrong password for a %s proxy', (name, plugin, step) => {
   test.each([['--json'], ['-v'], ['-q']])('resets the client and is shown nowhere, with %s', async (flag) => {
     const before = world.reached.length
+    // tinyproxy answers a plain request with a page that says 401, which reaches the client like any page.
+    const asked = name === 'HTTP' ? [urls[1], urls[3]] : [urls[0], urls[3]]
     const results = await Promise.all(
-      [urls[0], urls[3]].map((url) => run([flag, '-p', plugin, '--', 'curl', '-sSk', '-m', '5', `${url}/`])),
+      asked.map((url) => run([flag, '-p', plugin, '--', 'curl', '-sSk', '-m', '5', `${url}/`])),
     )
     for (const { code, stdout, stderr } of results) {
       expect(stdout).toBe('')
