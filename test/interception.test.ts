@@ -103,8 +103,9 @@ s.sendall(b'hi'); print(s.recv(100).decode())`,
       `
 import socket, time
 t = time.time()
-s = socket.create_connection(('${origin}', 81), 5)
-try: s.recv(1)
+try:
+  s = socket.create_connection(('${origin}', 81), 5)
+  s.recv(1)
 except OSError as e: print(type(e).__name__, time.time() - t < 0.5)`,
     ])
     expect(stdout).toBe('ConnectionResetError True\n')

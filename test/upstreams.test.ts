@@ -90,9 +90,7 @@ async function run(args: readonly string[]): Promise<Result> {
 }
 
 /** The JSON lines that tproxy-run wrote of sessions that ended. */
-function ended({
-  stderr,
-}: Result): {
+function ended({ stderr }: Result): {
   id: number
   upstream: string
   verdict: string

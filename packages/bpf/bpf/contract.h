@@ -82,7 +82,8 @@ struct owner {
 struct flow {
 	struct owner owner;
 	__u32 slot;
-	__u32 rule; /* number of the rule that said proxy; 0: none matched */
+	__u32 rule;  /* number of the rule that said proxy; 0: none matched */
+	__u32 bound; /* 1: the program's socket is bound to the interface */
 };
 
 enum action {

@@ -55,7 +55,7 @@ static __always_inline bool is_link_local(const struct packet *packet)
 
 /* Decides about the first packet of a connection; opened is NULL for a raw socket's. */
 static __always_inline enum counter decide(struct __sk_buff *skb, const struct packet *packet,
-					   __u32 slot, const struct opened *opened)
+					   __u32 slot, const struct opened *opened, bool bound)
 {
 	__u32 zero = 0;
 	struct control *state = bpf_map_lookup_elem(&control, &zero);
@@ -78,6 +78,7 @@ static __always_inline enum counter decide(struct __sk_buff *skb, const struct p
 	if (opened) {
 		flow.owner = opened->owner;
 		flow.rule = ruling.rule;
+		flow.bound = bound;
 		bpf_map_update_elem(&flows, &packet->key, &flow, BPF_ANY);
 	}
 	return COUNT_STEERED_SYN;
@@ -161,7 +162,7 @@ int wan_egress(struct __sk_buff *skb)
 		return steer(skb, device, index);
 	}
 
-	outcome = decide(skb, &packet, index, opened);
+	outcome = decide(skb, &packet, index, opened, tcp && sk->bound_dev_if);
 	count(outcome);
 	if (opened)
 		opened->decision = outcome == COUNT_STEERED_SYN	   ? STEER

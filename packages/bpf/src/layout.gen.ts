@@ -152,19 +152,22 @@ export interface Flow {
   owner: Owner
   slot: number
   rule: number
+  bound: number
 }
-export const flowSize = 48
+export const flowSize = 56
 export function readFlow(buffer: Buffer, at = 0): Flow {
   return {
     owner: readOwner(buffer, at),
     slot: buffer.readUInt32LE(at + 40),
     rule: buffer.readUInt32LE(at + 44),
+    bound: buffer.readUInt32LE(at + 48),
   }
 }
 export function writeFlow(buffer: Buffer, value: Flow, at = 0): Buffer {
   writeOwner(buffer, value.owner, at)
   buffer.writeUInt32LE(value.slot, at + 40)
   buffer.writeUInt32LE(value.rule, at + 44)
+  buffer.writeUInt32LE(value.bound, at + 48)
   return buffer
 }
 

@@ -71,15 +71,17 @@ export function transparentListener(options: { family: 4 | 6; mark: number; back
 }
 
 /**
- * A TCP socket, not yet connected, that leaves by `device` from `source` (16 bytes), with a port the kernel chooses at
+ * A TCP socket, not yet connected, that leaves from `source` (16 bytes) and, if given, by `device` only, with a port the kernel chooses at
  * connect(2) (IP_BIND_ADDRESS_NO_PORT, since 4.2: a bound address does not use up the local ports). Returns the file
  * descriptor.
  */
-export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; device: string }): number {
+export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; device?: string }): number {
   const { family, source, device } = options
   return withSocket(family, (fd) => {
-    const name = Buffer.from(`${device}\0`)
-    c.setsockopt(`bind to ${device}`, fd, SOL.socket, SO.bindtodevice, name, name.length)
+    if (device !== undefined) {
+      const name = Buffer.from(`${device}\0`)
+      c.setsockopt(`bind to ${device}`, fd, SOL.socket, SO.bindtodevice, name, name.length)
+    }
     // At the IP level for both families: the IPv6 stack looks at the same flag.
     setInt('set IP_BIND_ADDRESS_NO_PORT', fd, SOL.ip, IP.bindAddressNoPort, 1)
     const address = socketAddress(family, source, 0)

@@ -76,7 +76,7 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
     destination,
     interface: name,
     ...options.describe(flow),
-    direct: (signal) => connectFrom(source, destination, name, signal),
+    direct: (signal) => connectFrom(source, destination, flow?.bound === 1 ? name : undefined, signal),
     closeInOrder: () => {
       // The descriptor of a socket that was closed meanwhile may belong to another by now.
       const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
@@ -85,15 +85,23 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
   })
 }
 
-/** Connects as the program itself would have: from its address, by its interface. */
+/**
+ * Connects as the program itself would have: from its address, and by its interface if its socket was bound to that. Not
+ * otherwise: the kernel takes a bound and an unbound socket for different ones, and would give a program the very port
+ * that ours uses towards the same destination.
+ */
 async function connectFrom(
   source: Endpoint,
   destination: Endpoint,
-  device: string,
+  device: string | undefined,
   signal: AbortSignal,
 ): Promise<Socket> {
   const { promise, resolve, reject } = Promise.withResolvers<Socket>()
-  const fd = outboundSocket({ family: source.family, source: addressBytes(source.address), device })
+  const fd = outboundSocket({
+    family: source.family,
+    source: addressBytes(source.address),
+    ...(device !== undefined && { device }),
+  })
   const socket = new Socket({ fd, allowHalfOpen: true })
   const abort = () => socket.destroy(signal.reason as Error)
   signal.addEventListener('abort', abort, { once: true })
