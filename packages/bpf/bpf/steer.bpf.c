@@ -3,8 +3,8 @@
  * Steers new TCP connections of local programs to the transparent listener of a process, and the
  * listener's replies back:
  *
- *   program ── wan_egress ──► lo_ingress ──► listener or accepted socket ── lo_egress ──► wan
- * ingress ──► program
+ *   program ── wan_egress ──► lo_ingress ──► listener or accepted socket
+ *   program ◄── wan ingress ◄── lo_egress ◄── listener or accepted socket
  */
 #include <stdbool.h>
 #include <stddef.h>
