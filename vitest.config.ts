@@ -19,8 +19,6 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          // Deadlines in seconds on a shared machine: a second try tells noise from a fault. Retried tests are reported.
-          retry: 1,
         },
       },
     ],
