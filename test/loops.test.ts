@@ -61,13 +61,34 @@ describe.each<[string, string, (host: Host) => Promise<Server>]>([
       await expectPages()
       return running
     })()
-    await sleep(1100)
     await using _second = await start(world.client)
     await expectPages()
     await expectCurlsOnly(program, 2 * pages.length)
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
   })
 })
+
+test.each(['127.0.0.1', '::1'])(
+  'a server at %s that is started again at once is no loop',
+  async (address) => {
+    await using first = await microsocks(world.client, address, 1080)
+    await using program = await onInterface(
+      `socks=socks5://${address.includes(':') ? `[${address}]` : address}:1080`,
+    )
+    await expectPages()
+    await first.program.stop('SIGKILL')
+    await using _second = await microsocks(world.client, address, 1080)
+    const results = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => world.client.run('curl', curls(pages[index % 2] ?? ''))),
+    )
+    for (const { stdout, stderr } of results) {
+      expect(stderr).toBe('')
+      expect(stdout).toMatch(/^GET \/ from /)
+    }
+    await expectCurlsOnly(program, pages.length + 20)
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+  },
+)
 
 test.each(['127.0.0.1', '[::1]', '198.51.100.2'])(
   'an upstream at %s that the command itself starts is no loop either',

@@ -1,9 +1,16 @@
 import { Exemption, type Steering } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
-import { holders, listeningSockets, localAddresses } from './listeners.ts'
+import { type Holder, holders, listeningSockets, localAddresses, stillHolds } from './listeners.ts'
 
-/** How long an answer holds: an upstream that is restarted gets another pid. */
+/** How long an answer holds while the processes it found still listen: others may join them (SO_REUSEPORT). */
 const freshMs = 1_000
+
+interface Answer {
+  readonly at: number
+  readonly done: Promise<void>
+  /** Who listens: one holder of each socket. Empty until it is known. */
+  listeners: readonly Holder[]
+}
 
 /**
  * Keeps upstreams on this host out of their own way: whoever listens where we connect to must not have its connections
@@ -11,8 +18,9 @@ const freshMs = 1_000
  */
 export class UpstreamExemption {
   readonly #steering: Steering
-  readonly #checked = new Map<string, { at: number; done: Promise<void> }>()
-  #known = new Set<string>()
+  readonly #answers = new Map<string, Answer>()
+  /** By inode. */
+  readonly #known = new Map<string, Holder>()
 
   constructor(steering: Steering) {
     this.#steering = steering
@@ -24,34 +32,41 @@ export class UpstreamExemption {
    */
   ensure({ host, port }: { host: string; port: number }): Promise<void> {
     const key = `${host} ${port}`
-    const checked = this.#checked.get(key)
-    if (checked !== undefined && performance.now() - checked.at < freshMs) return checked.done
-    if (this.#checked.size > 256) this.#checked.clear()
+    const last = this.#answers.get(key)
+    // One that was started again is another process, and must be seen before its first connection.
+    if (last !== undefined && performance.now() - last.at < freshMs && last.listeners.every(stillHolds))
+      return last.done
+    if (this.#answers.size > 256) this.#answers.clear()
     const found = this.#check(host, port)
-    const done = found.then(() => {})
-    const answer = { at: performance.now(), done }
-    this.#checked.set(key, answer)
-    // One that starts now, such as by the command itself, must be seen before its first connection.
+    const answer: Answer = { at: performance.now(), done: found.then(() => {}), listeners: [] }
+    this.#answers.set(key, answer)
+    // So must one that starts now, such as by the command itself.
     const forget = () => {
-      if (this.#checked.get(key) === answer) this.#checked.delete(key)
+      if (this.#answers.get(key) === answer) this.#answers.delete(key)
     }
-    void found.then((complete) => complete || forget(), forget)
-    return done
+    void found.then((listeners) => {
+      if (listeners === undefined) forget()
+      else answer.listeners = listeners
+    }, forget)
+    return answer.done
   }
 
-  /** False when somebody may come to listen there: nobody does yet. */
-  async #check(host: string, port: number): Promise<boolean> {
+  /** Who listens there; undefined when somebody may come to: nobody does yet. */
+  async #check(host: string, port: number): Promise<readonly Holder[] | undefined> {
+    for (const [inode, holder] of this.#known) if (!stillHolds(holder)) this.#known.delete(inode)
     let complete = true
+    const listeners: Holder[] = []
     // An unknown name is for the upstream to report.
     for (const address of await localAddresses(host).catch(() => [])) {
       const inodes = await listeningSockets(address, port)
       complete &&= inodes.size > 0
-      if (inodes.size === 0 || inodes.isSubsetOf(this.#known)) continue
-      const pids = (await holders(inodes)).filter((pid) => pid !== process.pid)
-      // A socket that init holds for a service (socket activation) says nothing of who will serve it.
-      const servers = pids.filter((pid) => pid !== 1)
-      if (servers.length === 0 && pids.length > 0) continue
-      if (pids.length === 0 && !(await holders(inodes)).includes(process.pid))
+      const known = [...inodes].flatMap((inode) => this.#known.get(inode) ?? [])
+      if (known.length === inodes.size) {
+        listeners.push(...known)
+        continue
+      }
+      const found = await holders(inodes)
+      if (found.length === 0)
         throw new TproxyError(
           'E_LOOP',
           `exempt the upstream at ${address}:${port}: the process that listens there was not found`,
@@ -59,9 +74,14 @@ export class UpstreamExemption {
             hint: 'its own connections would come back to it; run it on another host, or run as root in its pid namespace',
           },
         )
+      const first = new Map(found.toReversed().map((holder) => [holder.inode, holder]))
+      listeners.push(...first.values())
+      // A socket that init holds for a service (socket activation) says nothing of who will serve it.
+      const servers = new Set(found.map(({ pid }) => pid).filter((pid) => pid !== process.pid && pid !== 1))
+      if (servers.size === 0 && found.some(({ pid }) => pid === 1)) continue
       for (const pid of servers) this.#steering.exempt(pid, Exemption.process | Exemption.forks)
-      this.#known = this.#known.union(inodes)
+      for (const [inode, holder] of first) this.#known.set(inode, holder)
     }
-    return complete
+    return complete ? listeners : undefined
   }
 }
