@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { endpoint } from '@tproxy/core'
 import { expect, test, vi } from 'vitest'
-import { proxyServer } from '../test/local-server.ts'
+import { proxyServer } from '../test/proxy-server.ts'
 import { httpUpstream } from './upstream.ts'
 
 // In a file of its own, because node gives each warning only once per process.

@@ -2,8 +2,9 @@ import { once } from 'node:events'
 import { setTimeout as wait } from 'node:timers/promises'
 import { endpoint } from '@tproxy/core'
 import { describe, expect, test, vi } from 'vitest'
-import { end, nothingGoesAstray, open } from '../test/client.ts'
-import { proxyServer, readHead, scripted } from '../test/local-server.ts'
+import { nothingGoesAstray } from '../../../test/local/astray.ts'
+import { end, open } from '../test/client.ts'
+import { proxyServer, readHead, scripted } from '../test/proxy-server.ts'
 import { httpUpstream } from './upstream.ts'
 
 nothingGoesAstray()

@@ -3,8 +3,9 @@ import { once } from 'node:events'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { answer, ask, end, exchange, nothingGoesAstray, open, until } from '../test/client.ts'
-import { certificate, proxyServer, readHead, scripted } from '../test/local-server.ts'
+import { nothingGoesAstray } from '../../../test/local/astray.ts'
+import { answer, ask, end, exchange, open, until } from '../test/client.ts'
+import { certificate, proxyServer, readHead, scripted } from '../test/proxy-server.ts'
 
 nothingGoesAstray()
 

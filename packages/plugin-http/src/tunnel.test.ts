@@ -5,21 +5,16 @@ import { buffer } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { endpoint, TproxyError } from '@tproxy/core'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { certificate, type LocalServer, proxyServer, readHead, scripted } from '../test/local-server.ts'
+import { describe, expect, test } from 'vitest'
+import { nothingGoesAstray } from '../../../test/local/astray.ts'
+import type { LocalServer } from '../../../test/local/server.ts'
+import { certificate, proxyServer, readHead, scripted } from '../test/proxy-server.ts'
 import { type HttpUpstreamOptions, httpUpstream } from './upstream.ts'
 
 const destination = endpoint('93.184.216.34', 443)
 const never = new AbortController().signal
-const astray = vi.fn()
 
-beforeEach(() => {
-  process.on('unhandledRejection', astray).on('uncaughtException', astray)
-})
-afterEach(() => {
-  process.off('unhandledRejection', astray).off('uncaughtException', astray)
-  expect(astray).not.toHaveBeenCalled()
-})
+nothingGoesAstray()
 
 async function open(url: string, options: HttpUpstreamOptions = {}, to = destination): Promise<Socket> {
   return (await httpUpstream(url, { timeoutMs: 2000, ...options }).connect(to, never)) as Socket

@@ -3,24 +3,11 @@ import { type ClientRequest, type IncomingMessage, type RequestOptions, request 
 import type { Duplex } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { endpoint } from '@tproxy/core'
-import { afterEach, beforeEach, expect, vi } from 'vitest'
+import type { LocalServer } from '../../../test/local/server.ts'
 import { type HttpUpstreamOptions, httpUpstream } from '../src/upstream.ts'
-import type { LocalServer } from './local-server.ts'
 
 const destination = endpoint('93.184.216.34', 80)
 const never = new AbortController().signal
-
-/** Makes each test of a file fail when it leaves a rejection or an exception to nobody. */
-export function nothingGoesAstray(): void {
-  const astray = vi.fn()
-  beforeEach(() => {
-    process.on('unhandledRejection', astray).on('uncaughtException', astray)
-  })
-  afterEach(() => {
-    process.off('unhandledRejection', astray).off('uncaughtException', astray)
-    expect(astray).not.toHaveBeenCalled()
-  })
-}
 
 /** The client's end of a connection to port 80 through a proxy. */
 export function open(

@@ -1,20 +1,14 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { endpoint, TproxyError } from '@tproxy/core'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { acceptSocks5, type Peer, ScriptedProxy } from '../test/scripted-proxy.ts'
+import { describe, expect, test } from 'vitest'
+import { nothingGoesAstray } from '../../../test/local/astray.ts'
+import { acceptSocks5, type Peer, scriptedProxy } from '../test/scripted-proxy.ts'
 import { socksUpstream } from './upstream.ts'
 
 const destination = endpoint('93.184.216.34', 443)
-const astray = vi.fn()
 
-beforeEach(() => {
-  process.on('unhandledRejection', astray).on('uncaughtException', astray)
-})
-afterEach(() => {
-  process.off('unhandledRejection', astray).off('uncaughtException', astray)
-  expect(astray).not.toHaveBeenCalled()
-})
+nothingGoesAstray()
 
 async function failure(
   url: string | string[],
@@ -38,7 +32,7 @@ async function against(
   script: (peer: Peer) => void | Promise<void>,
   scheme = 'socks5://jo:hunter2@',
 ): Promise<string> {
-  await using proxy = await ScriptedProxy.listen(script)
+  await using proxy = await scriptedProxy(script)
   const { message } = await failure(`${scheme}127.0.0.1:${proxy.port}`)
   await proxy.idle()
   return message.replaceAll(String(proxy.port), 'PORT')
@@ -94,7 +88,7 @@ describe('a SOCKS proxy that refuses', () => {
   })
 
   test('at a later hop is reported with the hop', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await acceptSocks5(peer)
       peer.write([5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
       await refused(5)(peer)
@@ -107,7 +101,7 @@ describe('a SOCKS proxy that refuses', () => {
 })
 
 test('a port nobody listens on is reported as the step that failed', async () => {
-  const proxy = await ScriptedProxy.listen(() => {})
+  const proxy = await scriptedProxy(() => {})
   const { port } = proxy
   await proxy[Symbol.asyncDispose]()
   expect((await failure(`socks5://jo:hunter2@127.0.0.1:${port}`)).message).toBe(
@@ -116,7 +110,7 @@ test('a port nobody listens on is reported as the step that failed', async () =>
 })
 
 test('a SOCKS4 proxy is not even dialled for an IPv6 destination', async () => {
-  await using proxy = await ScriptedProxy.listen(() => {})
+  await using proxy = await scriptedProxy(() => {})
   const { message } = await failure(`socks4://127.0.0.1:${proxy.port}`, { to: '2001:db8::1' })
   expect(message).toMatch(/cannot reach \[2001:db8::1\]:443: SOCKS4 has no IPv6 \(use a SOCKS5 proxy/)
   expect(proxy.received).toEqual([])
@@ -189,21 +183,21 @@ describe('a SOCKS proxy that is slow', () => {
 
 describe('aborting', () => {
   test('before the start opens nothing', async () => {
-    await using proxy = await ScriptedProxy.listen(() => {})
+    await using proxy = await scriptedProxy(() => {})
     const { message } = await failure(`socks5://127.0.0.1:${proxy.port}`, { signal: AbortSignal.abort() })
     expect(message).toMatch(/aborted/)
     expect(proxy.received).toEqual([])
   })
 
   test('during the handshake closes the socket', async () => {
-    await using proxy = await ScriptedProxy.listen(() => {})
+    await using proxy = await scriptedProxy(() => {})
     const { message } = await failure(`socks5://127.0.0.1:${proxy.port}`, { signal: AbortSignal.timeout(50) })
     expect(message).toMatch(/SOCKS5 handshake .*: aborted/)
     await proxy.idle()
   })
 
   test('once the tunnel is open changes nothing', async () => {
-    await using proxy = await ScriptedProxy.listen(refused(0))
+    await using proxy = await scriptedProxy(refused(0))
     const controller = new AbortController()
     const opening = socksUpstream(`socks5://jo:hunter2@127.0.0.1:${proxy.port}`).connect(
       destination,

@@ -5,7 +5,7 @@ import { buffer } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { endpoint } from '@tproxy/core'
 import { describe, expect, test, vi } from 'vitest'
-import { acceptSocks5, granted, ScriptedProxy } from '../test/scripted-proxy.ts'
+import { acceptSocks5, granted, scriptedProxy } from '../test/scripted-proxy.ts'
 import { socksUpstream } from './upstream.ts'
 
 const destination = endpoint('93.184.216.34', 443)
@@ -31,7 +31,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('carries bytes both ways, each half closing on its own', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       peer.socket.allowHalfOpen = true
       expect(await acceptSocks5(peer)).toEqual({ address: '93.184.216.34', port: 443 })
       peer.write(granted)
@@ -47,7 +47,7 @@ describe('a SOCKS upstream', () => {
 
   test('lets the client go on after the server has ended', async () => {
     const heard = Promise.withResolvers<string>()
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       peer.socket.allowHalfOpen = true
       await acceptSocks5(peer)
       peer.socket.end(Buffer.from([...granted, ...Buffer.from('bye')]))
@@ -61,7 +61,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('asks for IPv6 destinations by address', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await peer.read(3)
       peer.write([5, 0])
       const request = await peer.read(22)
@@ -73,7 +73,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('asks for IPv4-mapped destinations as IPv4', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       const { address } = await acceptSocks5(peer)
       peer.write(granted)
       peer.socket.end(address)
@@ -83,7 +83,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('reaches a proxy that listens on IPv6', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await acceptSocks5(peer)
       peer.write(granted)
       peer.socket.end('six')
@@ -92,7 +92,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('authenticates with user name and password', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       expect(await peer.read(4)).toEqual(Buffer.from([5, 2, 0, 2]))
       peer.write([5, 2])
       expect(String(await peer.read(9))).toBe('\x01\x02jo\x04p@ss')
@@ -105,7 +105,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('speaks SOCKS4, with a user name', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       expect(await peer.read(11)).toEqual(Buffer.from([4, 1, 1, 187, 93, 184, 216, 34, 0x6a, 0x6f, 0]))
       peer.write([0, 90, 0, 0, 0, 0, 0, 0])
       peer.socket.end('four')
@@ -114,7 +114,7 @@ describe('a SOCKS upstream', () => {
   })
 
   test('goes through a chain hop by hop, naming the next hop to each', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await peer.read(3)
       peer.write([5, 0])
       expect(String(await peer.read(21))).toBe('\x05\x01\x00\x03\x0esecond.example\x04\x38')
@@ -141,7 +141,7 @@ describe('bytes that arrive with the last reply', () => {
   for (const [kind, reply] of Object.entries(replies)) {
     const bytes = Buffer.from([...reply, ...Buffer.from(banner)])
     test(`survive every split of a reply with an ${kind} and a banner`, async () => {
-      await using proxy = await ScriptedProxy.listen(async (peer) => {
+      await using proxy = await scriptedProxy(async (peer) => {
         const { port: split } = await acceptSocks5(peer)
         peer.write(bytes.subarray(0, split))
         await wait(2)
@@ -161,7 +161,7 @@ describe('bytes that arrive with the last reply', () => {
     ['as data events', (socket: Socket) => buffer(socket)],
     ['by piping', (socket: Socket) => buffer(socket.pipe(new PassThrough()))],
   ])('are kept, end included, for whoever reads late (%s)', async (_, read) => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await acceptSocks5(peer)
       peer.socket.end(Buffer.from([...granted, ...Buffer.from(banner)]))
     })
@@ -172,7 +172,7 @@ describe('bytes that arrive with the last reply', () => {
   })
 
   test('are kept by SOCKS4 too, byte for byte', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await peer.read(9)
       for (const byte of Buffer.from([0, 90, 0, 0, 0, 0, 0, 0, ...Buffer.from(banner)])) {
         peer.write([byte])
@@ -184,7 +184,7 @@ describe('bytes that arrive with the last reply', () => {
   })
 
   test('survive on a thousand short connections', async () => {
-    await using proxy = await ScriptedProxy.listen(async (peer) => {
+    await using proxy = await scriptedProxy(async (peer) => {
       await acceptSocks5(peer)
       peer.socket.end(Buffer.from([...granted, ...Buffer.from(banner)]))
     })
@@ -204,7 +204,7 @@ describe('bytes that arrive with the last reply', () => {
 })
 
 test('no timer is left when the tunnel is open', async () => {
-  await using proxy = await ScriptedProxy.listen(async (peer) => {
+  await using proxy = await scriptedProxy(async (peer) => {
     await acceptSocks5(peer)
     peer.write(granted)
   })

@@ -1,50 +1,24 @@
-import { once } from 'node:events'
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Socket } from 'node:net'
+import { LocalServer } from '../../../test/local/server.ts'
 
-/** A server on loopback that does what a script says, and knows which of its sockets are still open. */
-export class ScriptedProxy implements AsyncDisposable {
-  readonly sockets: Set<Socket> = new Set()
+export interface ScriptedProxy extends LocalServer {
   /** What clients sent, connection by connection. */
-  readonly received: Buffer[][] = []
-  #server: Server
+  readonly received: Buffer[][]
+}
 
-  private constructor(server: Server) {
-    this.#server = server
-  }
-
-  static async listen(
-    script: (peer: Peer) => void | Promise<void>,
-    host = '127.0.0.1',
-  ): Promise<ScriptedProxy> {
-    const server = createServer({ noDelay: true })
-    const proxy = new ScriptedProxy(server)
-    server.on('connection', (socket) => {
-      proxy.sockets.add(socket)
-      const received: Buffer[] = []
-      proxy.received.push(received)
-      socket.on('error', () => {}).on('close', () => proxy.sockets.delete(socket))
-      const peer = new Peer(socket, received)
-      void (async () => script(peer))().catch(() => {})
-    })
-    server.listen(0, host)
-    await once(server, 'listening')
-    return proxy
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port
-  }
-
-  /** Resolves when no connection is left. */
-  async idle(): Promise<void> {
-    while (this.sockets.size > 0) await new Promise((resolve) => setTimeout(resolve, 2))
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.sockets) socket.destroy()
-    this.#server.close()
-    await once(this.#server, 'close')
-  }
+/** A server on loopback that does what a script says with each connection. */
+export async function scriptedProxy(
+  script: (peer: Peer) => void | Promise<void>,
+  host?: string,
+): Promise<ScriptedProxy> {
+  const all: Buffer[][] = []
+  const server = createServer({ noDelay: true }, (socket) => {
+    const received: Buffer[] = []
+    all.push(received)
+    const peer = new Peer(socket, received)
+    void (async () => script(peer))().catch(() => {})
+  })
+  return Object.assign(await LocalServer.listen(server, host), { received: all })
 }
 
 /** One connection, as its script sees it. */
