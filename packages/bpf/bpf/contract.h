@@ -31,10 +31,15 @@ enum mark {
 
 enum limit {
 	LIMIT_DEVICES = 64, /* interfaces that one instance intercepts */
-	LIMIT_RULES = 1024,
-	LIMIT_FLOWS = 16384, /* connections opened and not yet accepted */
-	LIMIT_EXEMPT = 1024, /* processes */
+	LIMIT_RULES = 16384,
+	LIMIT_FLOWS = 16384,	 /* connections opened and not yet accepted */
+	LIMIT_FRAGMENTED = 4096, /* datagrams */
+	LIMIT_LOG = 1 << 18,	 /* bytes */
+	LIMIT_EXEMPT = 1024,	 /* processes */
 	LIMIT_ANCESTORS = 16,
+	LIMIT_CGROUP_DEPTH = 16,
+	LIMIT_SUMMARIES = LIMIT_RULES / 64 / 64,
+	LIMIT_DEPTH = 16,     /* of the nodes for 64 bits */
 	LIMIT_PID_LEVELS = 8, /* nested pid namespaces */
 };
 
@@ -49,8 +54,10 @@ struct settings {
 
 /* Changes while running. */
 struct control {
-	__u32 closing; /* 1: steer what is established, take nothing new */
-	__u32 rules;   /* how many of rules[] count */
+	__u32 closing;	  /* 1: steer what is established, take nothing new */
+	__u32 generation; /* of the rules whose packets are counted */
+	__u32 since;	  /* what an earlier generation decided is asked again */
+	__u32 refuses; /* 1: some packets are dropped or rejected, and so is what cannot be read */
 };
 
 /* An intercepted interface. */
@@ -82,24 +89,125 @@ struct owner {
 struct flow {
 	struct owner owner;
 	__u32 slot;
-	__u32 rule;  /* number of the rule that said proxy; 0: none matched */
-	__u32 bound; /* 1: the program's socket is bound to the interface */
+	__u32 rule;	  /* number of the rule that said proxy; 0: none matched */
+	__u32 generation; /* of that rule */
+	__u32 bound;	  /* 1: the program's socket is bound to the interface */
 };
 
 enum action {
 	ACTION_PROXY = 0,
 	ACTION_DIRECT = 1,
 	ACTION_DROP = 2,
+	ACTION_REJECT = 3,
+	ACTION_REDIRECT = 4,
 };
 
-/* Matches where (destination & mask) == address, and the destination port lies in the range. */
-struct rule {
-	__u32 address[4]; /* as in the packet, v4-mapped */
-	__u32 mask[4];
-	__u16 port_low;
-	__u16 port_high;
+/* What a rule says; the first of them is the default's. */
+struct verdict {
+	__u32 rule; /* its number, from 1, as the user's list has it; 0: the default */
+	__u32 generation;
 	__u32 action;
-	__u32 number; /* from 1, as the user's list has them; one line may make several of these */
+	__u32 log; /* 1: report what it decides */
+	/* Where to, with ACTION_REDIRECT. */
+	__u32 ifindex;
+	__u32 into; /* 1: as if received there */
+	__u8 mac[6];
+	__u8 has_mac;
+};
+
+/*
+ * The rules, compiled: for each field of a packet, a value leads to a row, which has a bit for
+ * every rule that this field lets match. The rows of all fields, ANDed, leave the rules that match
+ * (Lakshman and Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; Bertrone et
+ * al., "Securing Linux with a Faster and Scalable Iptables", CCR 2019).
+ *
+ * Everything lies in one flat value, so that a new list replaces an old one with one pointer. All
+ * positions are in bytes from its beginning and multiples of 8.
+ *
+ * A row begins with its summary: words that say which of the following words are not zero. Rules
+ * that few packets have in common stand far apart in a row (see order.ts), so that the ANDed
+ * summaries name two words where they would name a hundred; order[] leads back from a bit to the
+ * number of its rule.
+ */
+enum field {
+	FIELD_TO4,
+	FIELD_TO6,
+	FIELD_FROM4,
+	FIELD_FROM6,
+	FIELD_SERVICE, /* protocol << 16 | destination port */
+	FIELD_SPORT,
+	/* Looked at only if the rules are extended. */
+	FIELD_INTERFACE,
+	FIELD_UID,
+	FIELD_GID,
+	FIELD_CGROUP,
+	FIELD_PROCESS,
+	FIELD_MARK,
+	FIELD_DSCP,
+	FIELD_MAX,
+};
+
+/* Leads on from a node: to a row, or to another node. */
+enum ref {
+	REF_NODE = 1u << 31,
+	REF_LOWER = 1 << 30, /* to a node for the lower 64 of 128 bits */
+};
+
+/*
+ * A node of an interval trie whose levels and paths are compressed (after Nilsson and Karlsson,
+ * "IP-address lookup using LC-tries", 1999): it looks at just the bits in which the bounds below it
+ * differ, as many at once as they fill well. 2 + count refs follow: for smaller keys, for each
+ * key >> shift from base on, for larger keys.
+ */
+struct node {
+	__u64 base;
+	__u32 shift;
+	__u32 count;
+};
+
+/*
+ * Where a field's look-up begins. IPv4 addresses and services lead through plain tables instead of
+ * nodes, of 16, 8 and 8 bits and of 8 and 16 bits: there, REF_NODE means the next table.
+ */
+struct dimension {
+	__u32 root;   /* ref; a row at once if no rule looks at the field */
+	__u32 absent; /* row of packets that lack the field */
+	__u32 depth;  /* nodes on the longest way to a row, or to a lower half */
+	__u32 lower_depth;
+};
+
+struct ruleset {
+	__u32 extended;	 /* 1: rules look at more than addresses, protocol and ports */
+	__u32 summaries; /* words of a row's summary; each stands for 64 words of 64 rules */
+	__u32 order;	 /* 16 bits for each bit of a row */
+	__u32 verdicts;
+	struct dimension dimensions[FIELD_MAX];
+};
+
+/* A value holds one compiled list, and a row's length more; the smallest that fits is used. */
+enum capacity {
+	CAPACITY_SMALL = 1 << 16,
+	CAPACITY_MEDIUM = 1 << 20,
+	CAPACITY_LARGE = 1 << 23,
+	CAPACITY_HUGE = 1 << 26,
+	CAPACITY_SLACK = 1 << 12, /* so that a row's words need no mask each */
+};
+
+/* A packet that a rule with log decided: the first of a connection, each of other protocols. */
+struct log_entry {
+	struct flow_key key;
+	__u32 rule;
+	__u32 generation;
+	__u32 ifindex;
+	__u32 length; /* of the packet, from the IP header on */
+	__u32 protocol;
+	struct owner owner;
+};
+
+/* Packets of programs by the rule that decided them. */
+struct rule_count {
+	__u64 packets;
+	__u64 bytes;
 };
 
 enum exemption {
@@ -115,22 +223,31 @@ enum counter {
 	COUNT_STEERED_SYN,
 	COUNT_STEERED,
 	COUNT_PASSED_DECIDED, /* the socket's connection was decided to be left alone */
-	COUNT_PASSED_NOT_TCP,
+	COUNT_PASSED_NOT_IP,
 	COUNT_PASSED_FORWARDED, /* not sent by a program of this host */
-	COUNT_PASSED_VLAN,	/* belongs to the VLAN's own interface */
+	COUNT_PASSED_VLAN,	/* to be proxied, by the VLAN's own interface if at all */
 	COUNT_PASSED_OLDER,	/* a connection opened before we were here, or by a server */
 	COUNT_PASSED_SCOPE,
 	COUNT_PASSED_EXEMPT,
 	COUNT_PASSED_CLOSING,
 	COUNT_PASSED_LINK_LOCAL, /* link-local and multicast: they have no meaning on lo */
+	COUNT_PASSED_NEIGHBOR,	 /* neighbor discovery and multicast listening: IPv6 does not work
+				    without */
 	COUNT_PASSED_RULE,
-	COUNT_PASSED_NO_SOCKET, /* a stray packet without socket that belongs to no intercepted
-				   connection */
+	COUNT_PASSED_NOT_TCP,	/* the rules would have it proxied */
+	COUNT_PASSED_NO_SOCKET, /* the kernel's own, which belongs to no intercepted connection */
+	COUNT_PASSED_UNREADABLE,
 	COUNT_DROPPED_RULE,
+	COUNT_DROPPED_UNREADABLE, /* truncated or malformed, and the rules refuse something */
+	COUNT_DROPPED_FRAGMENT,	  /* its first one was not seen, and the rules refuse something */
 	COUNT_DROPPED_STRAY, /* a packet of an accepted socket on its way out: the program's address
 				is gone */
 	COUNT_DROPPED_DEVICE,  /* the interface is not in slots */
 	COUNT_DROPPED_REWRITE, /* no memory for a link layer header */
+	COUNT_REJECTED,
+	COUNT_REJECTED_SILENTLY, /* dropped: to an answer of this kind there is no answer */
+	COUNT_REDIRECTED,
+	COUNT_LOG_LOST, /* beside another reason: the log was full */
 	/* lo_ingress */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,

@@ -60,30 +60,30 @@ struct {
 	__type(value, __u32);
 } exempt SEC(".maps");
 
-/* The rules in order. Written by: the process, before it attaches. Read by: wan_egress, once per
- * connection. */
+/* Packets by the rule that decided them, the default first. Written by: wan_egress. Read by: the
+ * process. Bounded: by the longest list. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, LIMIT_RULES);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LIMIT_RULES + 1);
 	__type(key, __u32);
-	__type(value, struct rule);
-} rules SEC(".maps");
+	__type(value, struct rule_count);
+} rule_counts SEC(".maps");
 
-/* What is known of a local socket that connects: who opened it, and what was decided about it. It
- * lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress, per
- * packet. Bounded: by the sockets there are. Full (no memory for the socket's options): the owner
- * is unknown and each packet decides anew, alike. */
-enum decision {
+/* What is known of a local TCP socket that connects: who opened it, and what was decided about it.
+ * It lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress,
+ * per packet. Bounded: by the sockets there are. Full (no memory for the socket's options): the
+ * owner is unknown and each packet decides anew, alike. */
+enum decided {
 	UNDECIDED = 0,
-	STEER,
-	PASS,
-	DROP,
+	DECIDED_BY_RULE,
+	DECIDED_TO_PASS, /* out of scope or exempt, whatever the rules say */
 };
 
 struct opened {
 	struct owner owner;
 	__u32 exempt;
-	__u32 decision;
+	__u32 decided;
+	struct verdict verdict;
 };
 
 struct {
@@ -92,6 +92,30 @@ struct {
 	__type(key, int);
 	__type(value, struct opened);
 } sockets SEC(".maps");
+
+/* What was decided about a datagram by its first fragment, which has the ports. Written and read
+ * by: wan_egress. Bounded: LIMIT_FRAGMENTED, least recently used first. Evicted: the rest of the
+ * datagram is dropped if the rules refuse anything. */
+struct fragment_key {
+	__u8 source[16];
+	__u8 destination[16];
+	__u32 id;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, LIMIT_FRAGMENTED);
+	__type(key, struct fragment_key);
+	__type(value, struct verdict);
+} fragments SEC(".maps");
+
+/* What rules with log decided, as struct log_entry. Written by: wan_egress. Read by: the process.
+ * Bounded: LIMIT_LOG. Full: the entry is lost, and counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, LIMIT_LOG);
+} rule_log SEC(".maps");
 
 /* Connections between their first SYN and the moment the process accepts them. Written by:
  * wan_egress, for connections of real sockets only, so raw SYN floods write nothing. Read by:

@@ -29,42 +29,42 @@ static __always_inline struct inode *executable_of(struct task_struct *task)
 	return BPF_CORE_READ(task, mm, exe_file, f_inode);
 }
 
-struct search {
+struct ancestry {
 	struct task_struct *task;
 	struct inode *executable; /* of the process that connects */
 	__u32 found;
 };
 
-static long ask_ancestor(__u32 generation, struct search *search)
+static long ask_ancestor(__u32 generation, struct ancestry *line)
 {
-	struct task_struct *task = search->task;
+	struct task_struct *task = line->task;
 	__u32 pid = pid_of(task);
 	__u32 *exemption = bpf_map_lookup_elem(&exempt, &pid);
 
 	if (exemption) {
 		if (!generation)
-			search->found = *exemption & EXEMPT_PROCESS;
+			line->found = *exemption & EXEMPT_PROCESS;
 		else if (*exemption & EXEMPT_DESCENDANTS)
-			search->found = 1;
+			line->found = 1;
 		else if (*exemption & EXEMPT_FORKS)
-			search->found = executable_of(task) == search->executable;
-		if (search->found)
+			line->found = executable_of(task) == line->executable;
+		if (line->found)
 			return 1;
 	}
 	/* 0: outside our pid namespace, where nobody is exempt; 1: init, the end of every line. */
 	if (pid <= 1)
 		return 1;
-	search->task = BPF_CORE_READ(task, group_leader, real_parent);
+	line->task = BPF_CORE_READ(task, group_leader, real_parent);
 	return 0;
 }
 
 /* Exempt are the processes in the map and, where it says so, their descendants. */
 static __always_inline __u32 is_exempt(struct task_struct *task)
 {
-	struct search search = {.task = task, .executable = executable_of(task)};
+	struct ancestry line = {.task = task, .executable = executable_of(task)};
 
-	bpf_loop(LIMIT_ANCESTORS, ask_ancestor, &search, 0);
-	return search.found;
+	bpf_loop(LIMIT_ANCESTORS, ask_ancestor, &line, 0);
+	return line.found;
 }
 
 /*
@@ -93,7 +93,7 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	BPF_CORE_READ_STR_INTO(&opened->owner.name, task, group_leader, comm);
 	opened->exempt = is_exempt(task);
 	/* A socket may connect again after connect(AF_UNSPEC). */
-	opened->decision = UNDECIDED;
+	opened->decided = UNDECIDED;
 	return 0;
 }
 

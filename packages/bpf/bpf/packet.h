@@ -11,16 +11,35 @@
 #include "contract.h"
 
 #define IP_FRAGMENT_OFFSET 0x1fff
+#define IP_MORE_FRAGMENTS  0x2000
 
-/* Hop-by-hop, routing, destination options and authentication: one of each is legal, destination
- * options twice (RFC 8200, 4.1). A program sets them with IPV6_HOPOPTS and the like. */
-#define IPV6_EXTENSIONS 6
+/* Hop-by-hop, routing, fragment, destination options and authentication: one of each is legal,
+ * destination options twice (RFC 8200, 4.1). A program sets them with IPV6_HOPOPTS and the like. */
+#define IPV6_EXTENSIONS 7
+
+/* A customer's and a provider's (IEEE 802.1ad). */
+#define VLAN_TAGS 2
+
+enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
 struct packet {
 	struct flow_key key;
-	__u16 ethertype; /* host order */
+	__u16 ethertype; /* host order, behind VLAN tags */
+	__u16 network;	 /* where the IP header begins */
+	__u16 transport; /* where what it carries begins */
 	__u8 flags;	 /* of TCP: the 14th byte of its header */
+	__u8 protocol;
+	__u8 type; /* of ICMP */
+	__u8 dscp;
+	__u8 tagged;
+	__u8 fragment;
+	__u8 bare; /* TCP without data */
+	__u32 fragment_id;
 };
+
+/* linux/icmp.h needs the headers of a C library. */
+enum { ICMP_DEST_UNREACH = 3, ICMP_PORT_UNREACH = 3, ICMP_ECHO = 8 };
+enum { ICMPV6_DEST_UNREACH = 1, ICMPV6_PORT_UNREACH = 4, ICMPV6_ECHO_REQUEST = 128 };
 
 enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 
@@ -37,76 +56,150 @@ static __always_inline void map_v4(__u8 mapped[16], __be32 address)
 	__builtin_memcpy(mapped + 12, &address, 4);
 }
 
-static __always_inline bool parse_tcp(struct __sk_buff *skb, __u32 offset, struct packet *packet)
+enum reading {
+	READ_ALL,
+	READ_NOT_IP,
+	READ_BROKEN, /* truncated or malformed: what it would be to its receiver is not known */
+};
+
+/* What follows the IP headers. A later fragment has none of it. */
+static __always_inline enum reading read_transport(struct __sk_buff *skb, __u32 offset,
+						   struct packet *packet)
 {
 	__be16 ports[2];
+	__u8 data;
 
-	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) ||
-	    bpf_skb_load_bytes(skb, offset + 13, &packet->flags, 1))
-		return false;
+	packet->transport = offset;
+	if (packet->fragment == FRAGMENT_LATER)
+		return READ_ALL;
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		if (bpf_skb_load_bytes(skb, offset + 12, &data, 1) ||
+		    bpf_skb_load_bytes(skb, offset + 13, &packet->flags, 1))
+			return READ_BROKEN;
+		packet->bare = skb->len == offset + (data >> 4) * 4;
+		break;
+	case IPPROTO_UDP:
+	case IPPROTO_UDPLITE:
+	case IPPROTO_DCCP:
+	case IPPROTO_SCTP:
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return bpf_skb_load_bytes(skb, offset, &packet->type, 1) ? READ_BROKEN : READ_ALL;
+	default:
+		return READ_ALL;
+	}
+	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+		return READ_BROKEN;
 	packet->key.source_port = ports[0];
 	packet->key.destination_port = ports[1];
-	return true;
+	return READ_ALL;
 }
 
-static __always_inline bool parse_v4(struct __sk_buff *skb, __u32 offset, struct packet *packet)
+static __always_inline enum reading read_v4(struct __sk_buff *skb, __u32 offset,
+					    struct packet *packet)
 {
 	struct iphdr ip;
+	__u16 part;
 
 	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
-		return false;
-	/* A later fragment has no TCP header. It follows its socket: see wan_egress. */
-	if (ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(IP_FRAGMENT_OFFSET))
-		return false;
+		return READ_BROKEN;
+	part = bpf_ntohs(ip.frag_off);
+	packet->fragment = part & IP_FRAGMENT_OFFSET  ? FRAGMENT_LATER
+			   : part & IP_MORE_FRAGMENTS ? FRAGMENT_FIRST
+						      : FRAGMENT_NONE;
+	packet->fragment_id = ip.id;
+	packet->protocol = ip.protocol;
+	packet->dscp = ip.tos >> 2;
 	map_v4(packet->key.source, ip.saddr);
 	map_v4(packet->key.destination, ip.daddr);
-	return parse_tcp(skb, offset + ip.ihl * 4, packet);
+	return read_transport(skb, offset + ip.ihl * 4, packet);
 }
 
-static __always_inline bool parse_v6(struct __sk_buff *skb, __u32 offset, struct packet *packet)
+static __always_inline enum reading read_v6(struct __sk_buff *skb, __u32 offset,
+					    struct packet *packet)
 {
 	struct ipv6hdr ip;
 	__u8 next;
 
 	if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 6)
-		return false;
+		return READ_BROKEN;
 	__builtin_memcpy(packet->key.source, &ip.saddr, 16);
 	__builtin_memcpy(packet->key.destination, &ip.daddr, 16);
+	packet->dscp = (ip.priority << 4 | ip.flow_lbl[0] >> 4) >> 2;
 	next = ip.nexthdr;
 	offset += sizeof(ip);
-	for (int i = 0; i < IPV6_EXTENSIONS && next != IPPROTO_TCP; i++) {
-		__u8 extension[2];
+	for (int i = 0; i < IPV6_EXTENSIONS + 1; i++) {
+		struct {
+			__u8 next;
+			__u8 length;
+			__be16 part;
+			__be32 id;
+		} extension;
 
-		if (bpf_skb_load_bytes(skb, offset, extension, sizeof(extension)))
-			return false;
-		switch (next) {
-		case IPPROTO_HOPOPTS:
-		case IPPROTO_ROUTING:
-		case IPPROTO_DSTOPTS:
-			offset += (extension[1] + 1) * 8;
-			break;
-		case IPPROTO_AH: /* counts in units of 4, less 2 (RFC 4302, 2.2) */
-			offset += (extension[1] + 2) * 4;
-			break;
-		default: /* a fragment among them: as with IPv4 */
-			return false;
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
+		    next != IPPROTO_AH && next != IPPROTO_FRAGMENT) {
+			packet->protocol = next;
+			return read_transport(skb, offset, packet);
 		}
-		next = extension[0];
+		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
+			return READ_BROKEN;
+		if (next == IPPROTO_FRAGMENT) {
+			/* 13 bits of offset, 2 reserved, 1 for more (RFC 8200, 4.5). */
+			__u16 part = bpf_ntohs(extension.part);
+
+			packet->fragment_id = extension.id;
+			packet->fragment = part & 0xfff8 ? FRAGMENT_LATER
+					   : part & 1	 ? FRAGMENT_FIRST
+							 : FRAGMENT_NONE;
+			offset += 8;
+			/* What it names is in the first fragment only. */
+			if (packet->fragment == FRAGMENT_LATER) {
+				packet->protocol = extension.next;
+				return read_transport(skb, offset, packet);
+			}
+		} else if (next == IPPROTO_AH) {
+			/* In units of 4, less 2 (RFC 4302, 2.2). */
+			offset += (extension.length + 2) * 4;
+		} else {
+			offset += (extension.length + 1) * 8;
+		}
+		next = extension.next;
 	}
-	return next == IPPROTO_TCP && parse_tcp(skb, offset, packet);
+	return READ_BROKEN;
 }
 
-/* Reads the packet whose IP header is at offset. False: not TCP, or not all there. */
-static __always_inline bool parse(struct __sk_buff *skb, __u32 offset, struct packet *packet)
+/* Reads the packet whose link layer header, of hard_header bytes, is at the beginning. */
+static __always_inline enum reading read_packet(struct __sk_buff *skb, __u32 hard_header,
+						struct packet *packet)
 {
+	__u32 offset = hard_header;
+
 	packet->ethertype = bpf_ntohs(skb->protocol);
+	packet->tagged = skb->vlan_present;
+	for (int i = 0; i < VLAN_TAGS; i++) {
+		__be16 inner;
+
+		if (packet->ethertype != ETH_P_8021Q && packet->ethertype != ETH_P_8021AD)
+			break;
+		if (bpf_skb_load_bytes(skb, offset + 2, &inner, sizeof(inner)))
+			return READ_BROKEN;
+		packet->ethertype = bpf_ntohs(inner);
+		packet->tagged = true;
+		offset += 4;
+	}
+	packet->network = offset;
 	switch (packet->ethertype) {
 	case ETH_P_IP:
-		return parse_v4(skb, offset, packet);
+		return read_v4(skb, offset, packet);
 	case ETH_P_IPV6:
-		return parse_v6(skb, offset, packet);
+		return read_v6(skb, offset, packet);
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		return READ_BROKEN;
 	default:
-		return false;
+		return READ_NOT_IP;
 	}
 }
 

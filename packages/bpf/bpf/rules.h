@@ -1,41 +1,114 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* What the rules say of a connection: first match wins. */
+/* What the rules say of a packet: the first that matches, found in a compiled list. */
 #ifndef TPROXY_RULES_H
 #define TPROXY_RULES_H
 
 #include "maps.h"
 
-struct ruling {
-	__u32 address[4];
-	__u16 port;
-	__u32 action;
-	__u32 rule;
+/* What rules ask of a packet. */
+struct question {
+	struct flow_key key;
+	__u8 v6;
+	__u8 protocol;
+	__u8 dscp;
+	__u8 has_ports;
+	/* The rest counts only with extended rules. */
+	__u32 ifindex;
+	__u32 mark;
+	__u32 has_uid;
+	__u32 has_owner;
+	__u32 uid;
+	__u32 gid;
+	char name[16];
+} __attribute__((aligned(8)));
+
+/* Number of trailing zeros (Leiserson, Prokop, Randall, "Using de Bruijn sequences to index a 1 in
+ * a computer word", 1998); BPF has no instruction for it. */
+static const __u8 trailing_zeros_of[64] = {
+    0,	1,  48, 2,  57, 49, 28, 3,  61, 58, 50, 42, 38, 29, 17, 4,  62, 55, 59, 36, 53, 51,
+    43, 22, 45, 39, 33, 30, 24, 18, 12, 5,  63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+    44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,  13, 8,  7,	6,
 };
 
-static long ask_rule(__u32 index, struct ruling *ruling)
+static __always_inline __u32 trailing_zeros(__u64 word)
 {
-	struct rule *rule = bpf_map_lookup_elem(&rules, &index);
-
-	if (!rule)
-		return 1;
-	for (int i = 0; i < 4; i++)
-		if ((ruling->address[i] & rule->mask[i]) != rule->address[i])
-			return 0;
-	if (ruling->port < rule->port_low || ruling->port > rule->port_high)
-		return 0;
-	ruling->action = rule->action;
-	ruling->rule = rule->number;
-	return 1;
+	return trailing_zeros_of[((word & -word) * 0x03f79d71b4cb0a89) >> 58];
 }
 
-static __always_inline void ask_rules(const struct flow_key *key, __u32 number,
-				      struct ruling *ruling)
+/* All ones for what is not negative; what the compiler cannot take for a comparison and branch on.
+ */
+#define NOT_NEGATIVE(value)                                                                        \
+	({                                                                                         \
+		__s64 sign = (value) >> 63;                                                        \
+		barrier_var(sign);                                                                 \
+		~sign;                                                                             \
+	})
+
+#define PACKET_ROWS 4
+#define OWNER_ROWS  7
+#define NO_RULE	    0xffff
+
+/* Positions of the rows of one packet. */
+struct rows {
+	__u32 of[PACKET_ROWS + OWNER_ROWS];
+	__u32 count; /* of these that count */
+};
+
+/* The first rule so far, and where others may be. */
+struct search {
+	__u64 candidates; /* words that may not be zero, of the 64 that a word of the summary stands
+			     for */
+	__u32 word;	  /* of the summary */
+	__u32 best;
+};
+
+/*
+ * The list in force is the one in the smallest of these maps that has one. Written by: the process,
+ * which removes the old list from its map only after the new one is in another: so there is always
+ * one, and it is found whole. Read by: wan_egress. Bounded: by their size, and the process refuses
+ * rules that need more.
+ */
+#define LIST(name) name##_small
+#define LIST_SIZE  CAPACITY_SMALL
+#include "lookup.h"
+
+#define LIST(name) name##_medium
+#define LIST_SIZE  CAPACITY_MEDIUM
+#include "lookup.h"
+
+#define LIST(name) name##_large
+#define LIST_SIZE  CAPACITY_LARGE
+#include "lookup.h"
+
+#define LIST(name) name##_huge
+#define LIST_SIZE  CAPACITY_HUGE
+#include "lookup.h"
+
+static __always_inline void *list_in(void *lists)
 {
-	__builtin_memcpy(ruling->address, key->destination, 16);
-	ruling->port = bpf_ntohs(key->destination_port);
-	ruling->action = ACTION_PROXY;
-	ruling->rule = 0;
-	bpf_loop(number, ask_rule, ruling, 0);
+	__u32 zero = 0;
+	void *list = bpf_map_lookup_elem(lists, &zero);
+
+	return list ? bpf_map_lookup_elem(list, &zero) : NULL;
+}
+
+/* What applies to a packet; NULL: no list is in force. */
+static __always_inline const struct verdict *ask(struct __sk_buff *skb,
+						 const struct question *question)
+{
+	const void *list;
+
+	list = list_in(&rules_small);
+	if (list)
+		return ask_small(skb, list, question);
+	list = list_in(&rules_medium);
+	if (list)
+		return ask_medium(skb, list, question);
+	list = list_in(&rules_large);
+	if (list)
+		return ask_large(skb, list, question);
+	list = list_in(&rules_huge);
+	return list ? ask_huge(skb, list, question) : NULL;
 }
 
 #endif

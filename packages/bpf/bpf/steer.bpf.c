@@ -19,6 +19,7 @@
 #include "packet.h"
 #include "owner.h"
 #include "rules.h"
+#include "reject.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -27,19 +28,51 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define SOCK_STREAM 1
 
+/* Makes room for an Ethernet header, where the device has none. */
+static __always_inline long put_frame(struct __sk_buff *skb, const struct device *device,
+				      const __u8 mac[ETH_ALEN])
+{
+	struct ethhdr frame = {.h_proto = skb->protocol};
+
+	__builtin_memcpy(frame.h_dest, mac, ETH_ALEN);
+	if (!device->has_mac && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, &frame, sizeof(frame), 0);
+}
+
 /* Sends a packet into lo, marked so that the routing rule delivers it here and lo_ingress knows it.
  */
 static __always_inline int steer(struct __sk_buff *skb, const struct device *device, __u32 slot)
 {
 	/* lo's own address is zero, and only a frame to it is for this host. */
-	struct ethhdr frame = {.h_proto = skb->protocol};
+	const __u8 mac[ETH_ALEN] = {};
 
-	if (!device->has_mac && bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return because(COUNT_DROPPED_REWRITE, TC_ACT_SHOT);
-	if (bpf_skb_store_bytes(skb, 0, &frame, sizeof(frame), 0))
+	if (put_frame(skb, device, mac))
 		return because(COUNT_DROPPED_REWRITE, TC_ACT_SHOT);
 	skb->mark = settings.mark | slot;
 	return bpf_redirect(settings.lo_ifindex, BPF_F_INGRESS);
+}
+
+/* Out of another interface, to the next hop that its routes name, or into it. */
+static __always_inline int redirect(struct __sk_buff *skb, const struct verdict *verdict,
+				    const struct device *device)
+{
+	/* Here it comes by that other interface, and the rules say the same again. */
+	if (verdict->ifindex == skb->ifindex && !verdict->into)
+		return because(COUNT_PASSED_RULE, NEXT);
+	if (verdict->into && !verdict->has_mac) {
+		count(COUNT_REDIRECTED);
+		/* The kernel takes the link layer header off for such a device. */
+		return bpf_redirect(verdict->ifindex, BPF_F_INGRESS);
+	}
+	if (verdict->into || !device->has_mac)
+		if (put_frame(skb, device, verdict->mac))
+			return because(COUNT_DROPPED_REWRITE, TC_ACT_SHOT);
+	count(COUNT_REDIRECTED);
+	if (verdict->into)
+		return bpf_redirect(verdict->ifindex, BPF_F_INGRESS);
+	return verdict->has_mac ? bpf_redirect_neigh(verdict->ifindex, NULL, 0, 0)
+				: bpf_redirect(verdict->ifindex, 0);
 }
 
 /* fe80::/10, ff00::/8, 169.254.0.0/16, 224.0.0.0/4: meant for the link, and ambiguous without its
@@ -53,35 +86,101 @@ static __always_inline bool is_link_local(const struct packet *packet)
 	return (address[0] == 0xfe && (address[1] & 0xc0) == 0x80) || address[0] == 0xff;
 }
 
-/* Decides about the first packet of a connection; opened is NULL for a raw socket's. */
-static __always_inline enum counter decide(struct __sk_buff *skb, const struct packet *packet,
-					   __u32 slot, const struct opened *opened, bool bound)
+/* Multicast listener reports (RFC 2710, RFC 3810) and neighbor discovery (RFC 4861). */
+static __always_inline bool is_neighbor_discovery(const struct packet *packet)
 {
-	__u32 zero = 0;
-	struct control *state = bpf_map_lookup_elem(&control, &zero);
-	struct ruling ruling = {};
-	struct flow flow = {.slot = slot};
+	return packet->ethertype == ETH_P_IPV6 && packet->protocol == IPPROTO_ICMPV6 &&
+	       packet->fragment == FRAGMENT_NONE &&
+	       ((packet->type >= 130 && packet->type <= 137) || packet->type == 143);
+}
 
-	if (!state || state->closing)
-		return COUNT_PASSED_CLOSING;
-	if (settings.scoped && bpf_skb_under_cgroup(skb, &scope, 0) != 1)
-		return COUNT_PASSED_SCOPE;
-	if (opened && opened->exempt)
-		return COUNT_PASSED_EXEMPT;
-	if (is_link_local(packet))
-		return COUNT_PASSED_LINK_LOCAL;
-	ask_rules(&packet->key, state->rules, &ruling);
-	if (ruling.action == ACTION_DIRECT)
-		return COUNT_PASSED_RULE;
-	if (ruling.action == ACTION_DROP)
-		return COUNT_DROPPED_RULE;
-	if (opened) {
-		flow.owner = opened->owner;
-		flow.rule = ruling.rule;
-		flow.bound = bound;
-		bpf_map_update_elem(&flows, &packet->key, &flow, BPF_ANY);
+/* Notes a packet for its rule, unless that belongs to a list that is no longer in force. */
+static __always_inline void count_rule(struct __sk_buff *skb, const struct control *state,
+				       const struct verdict *verdict, __u32 network)
+{
+	__u32 rule = verdict->rule;
+	struct rule_count *value;
+
+	if (verdict->generation != state->generation)
+		return;
+	value = bpf_map_lookup_elem(&rule_counts, &rule);
+	if (value) {
+		value->packets += 1;
+		value->bytes += skb->len - network;
 	}
-	return COUNT_STEERED_SYN;
+}
+
+static __always_inline void log_verdict(struct __sk_buff *skb, const struct packet *packet,
+					const struct verdict *verdict, const struct opened *opened)
+{
+	struct log_entry *entry = bpf_ringbuf_reserve(&rule_log, sizeof(*entry), 0);
+
+	if (!entry) {
+		count(COUNT_LOG_LOST);
+		return;
+	}
+	entry->key = packet->key;
+	entry->rule = verdict->rule;
+	entry->generation = verdict->generation;
+	entry->ifindex = skb->ifindex;
+	entry->length = skb->len - packet->network;
+	entry->protocol = packet->protocol;
+	if (opened)
+		entry->owner = opened->owner;
+	else
+		__builtin_memset(&entry->owner, 0, sizeof(entry->owner));
+	bpf_ringbuf_submit(entry, 0);
+}
+
+/* What the rules say, or NULL where they have no say: then reason tells why. */
+static __always_inline const struct verdict *judge(struct __sk_buff *skb,
+						   const struct packet *packet,
+						   const struct opened *opened,
+						   enum counter *reason)
+{
+	struct question question = {
+	    .key = packet->key,
+	    .v6 = packet->ethertype == ETH_P_IPV6,
+	    .protocol = packet->protocol,
+	    .dscp = packet->dscp,
+	    .ifindex = skb->ifindex,
+	    .mark = skb->mark,
+	};
+
+	if (settings.scoped && bpf_skb_under_cgroup(skb, &scope, 0) != 1) {
+		*reason = COUNT_PASSED_SCOPE;
+		return NULL;
+	}
+	if (opened && opened->exempt) {
+		*reason = COUNT_PASSED_EXEMPT;
+		return NULL;
+	}
+	if (is_neighbor_discovery(packet)) {
+		*reason = COUNT_PASSED_NEIGHBOR;
+		return NULL;
+	}
+	/* Who sends by a socket that does not connect is not seen; whose it is, is. */
+	if (skb->sk) {
+		question.has_uid = 1;
+		question.uid = bpf_get_socket_uid(skb);
+	}
+	if (opened) {
+		question.has_owner = 1;
+		question.uid = opened->owner.uid;
+		question.gid = opened->owner.gid;
+		__builtin_memcpy(question.name, opened->owner.name, sizeof(question.name));
+	}
+	*reason = COUNT_PASSED_CLOSING;
+	return ask(skb, &question);
+}
+
+/* ACKs from TIME_WAIT and resets, which the kernel sends for connections of servers too. They carry
+ * nothing. */
+static __always_inline bool is_kernels_own(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP && packet->fragment == FRAGMENT_NONE &&
+	       packet->bare && packet->flags & (TCP_ACK | TCP_RST) &&
+	       !(packet->flags & (TCP_SYN | TCP_FIN));
 }
 
 /*
@@ -94,7 +193,8 @@ static __always_inline bool belongs_to_us(struct __sk_buff *skb, const struct pa
 	struct bpf_sock *receiver;
 	bool accepted;
 
-	if (packet->flags & TCP_SYN)
+	if (packet->protocol != IPPROTO_TCP || packet->fragment == FRAGMENT_LATER ||
+	    packet->flags & TCP_SYN)
 		return false;
 	receiver = find_receiver(skb, packet);
 	if (!receiver)
@@ -104,12 +204,66 @@ static __always_inline bool belongs_to_us(struct __sk_buff *skb, const struct pa
 	return accepted;
 }
 
+/* A datagram's later fragments follow the first, which alone has the ports. Returns false where
+ * there is nothing to follow. */
+static __always_inline bool follow_fragment(const struct packet *packet, struct verdict *verdict,
+					    bool write)
+{
+	struct fragment_key key = {.id = packet->fragment_id, .protocol = packet->protocol};
+	struct verdict *known;
+
+	__builtin_memcpy(key.source, packet->key.source, 16);
+	__builtin_memcpy(key.destination, packet->key.destination, 16);
+	if (write)
+		return !bpf_map_update_elem(&fragments, &key, verdict, BPF_ANY);
+	known = bpf_map_lookup_elem(&fragments, &key);
+	if (known)
+		*verdict = *known;
+	return known;
+}
+
+/* Does what a verdict says of this packet. */
+static __noinline int apply(struct __sk_buff *skb, const struct verdict *verdict,
+			    const struct packet *packet, const struct device *device, __u32 slot)
+{
+	switch (verdict->action) {
+	case ACTION_DIRECT:
+		return because(COUNT_PASSED_RULE, NEXT);
+	case ACTION_DROP:
+		return because(COUNT_DROPPED_RULE, TC_ACT_SHOT);
+	case ACTION_REJECT:
+		return reject(skb, packet, device);
+	case ACTION_REDIRECT:
+		return redirect(skb, verdict, device);
+	}
+	count(is_syn(packet) ? COUNT_STEERED_SYN : COUNT_STEERED);
+	return steer(skb, device, slot);
+}
+
+/* Whether a connection that the rules would have proxied can be; if not, why. */
+static __always_inline enum counter can_proxy(const struct packet *packet,
+					      const struct control *state)
+{
+	if (packet->protocol != IPPROTO_TCP)
+		return COUNT_PASSED_NOT_TCP;
+	if (packet->tagged)
+		return COUNT_PASSED_VLAN;
+	if (is_link_local(packet))
+		return COUNT_PASSED_LINK_LOCAL;
+	if (state->closing)
+		return COUNT_PASSED_CLOSING;
+	if (!is_syn(packet) && packet->fragment != FRAGMENT_LATER)
+		return COUNT_PASSED_NO_SOCKET;
+	return COUNT_STEERED_SYN;
+}
+
 /*
  * Egress of every intercepted interface. The decision about a connection is made on its SYN and
  * kept with its socket, so that a rule change, a fragment without ports or a forged mark cannot
- * divert it later.
+ * divert it later. What is no TCP connection is decided packet by packet.
  *
- * NEXT: not for us. TC_ACT_REDIRECT: into lo. TC_ACT_SHOT: a rule says drop, or it must not leave.
+ * NEXT: not for us. TC_ACT_REDIRECT: into lo or elsewhere. TC_ACT_SHOT: the rules say so, or it
+ * must not leave.
  */
 SEC("tc")
 int wan_egress(struct __sk_buff *skb)
@@ -118,28 +272,43 @@ int wan_egress(struct __sk_buff *skb)
 	bool tcp = sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
 	struct opened *opened = NULL;
 	struct packet packet = {};
+	struct verdict verdict = {};
+	const struct verdict *found;
+	struct control *state;
 	struct device *device;
-	enum counter outcome;
-	__u32 *slot, index = skb->ifindex;
+	enum counter reason;
+	enum reading reading;
+	__u32 *slot, index = skb->ifindex, zero = 0;
+	bool again = false;
 
-	/* The fast path: one look at the socket. */
-	if (tcp) {
+	state = bpf_map_lookup_elem(&control, &zero);
+	if (!state)
+		return because(COUNT_PASSED_CLOSING, NEXT);
+	if (sk)
 		opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-		if (opened && opened->decision == PASS)
-			return because(COUNT_PASSED_DECIDED, NEXT);
-		if (opened && opened->decision == DROP)
-			return because(COUNT_DROPPED_RULE, TC_ACT_SHOT);
-		/* Accepted sockets never connected; a program that did may carry any mark. */
-		if (!opened && (skb->mark & ~MARK_SLOT) == (settings.mark | MARK_REPLY))
-			return because(COUNT_DROPPED_STRAY, TC_ACT_SHOT);
-		/* Only a socket in SYN_SENT sends a SYN. */
-		if (sk->state != BPF_TCP_SYN_SENT && !(opened && opened->decision == STEER))
-			return because(COUNT_PASSED_OLDER, NEXT);
-	} else if (skb->ingress_ifindex) {
+	else if (skb->ingress_ifindex)
 		return because(COUNT_PASSED_FORWARDED, NEXT);
+	if (tcp) {
+		if (opened && opened->decided) {
+			again = opened->verdict.generation < state->since &&
+				opened->verdict.action != ACTION_PROXY &&
+				opened->decided == DECIDED_BY_RULE;
+			/* The fast path: one look at the socket. */
+			if (!again && (opened->decided == DECIDED_TO_PASS ||
+				       opened->verdict.action == ACTION_DIRECT)) {
+				count_rule(skb, state, &opened->verdict, ETH_HLEN);
+				return because(COUNT_PASSED_DECIDED, NEXT);
+			}
+		} else {
+			/* Accepted sockets never connected; a program that did may carry any mark.
+			 */
+			if (!opened && (skb->mark & ~MARK_SLOT) == (settings.mark | MARK_REPLY))
+				return because(COUNT_DROPPED_STRAY, TC_ACT_SHOT);
+			/* Only a socket in SYN_SENT sends a SYN. */
+			if (sk->state != BPF_TCP_SYN_SENT)
+				return because(COUNT_PASSED_OLDER, NEXT);
+		}
 	}
-	if (skb->vlan_present)
-		return because(COUNT_PASSED_VLAN, NEXT);
 
 	slot = bpf_map_lookup_elem(&slots, &index);
 	if (!slot)
@@ -148,29 +317,81 @@ int wan_egress(struct __sk_buff *skb)
 	device = bpf_map_lookup_elem(&devices, &index);
 	if (!device)
 		return because(COUNT_DROPPED_DEVICE, TC_ACT_SHOT);
-	if (opened && opened->decision == STEER) {
+	if (tcp && opened && opened->decided && !again && opened->verdict.action == ACTION_PROXY) {
+		count_rule(skb, state, &opened->verdict, device->has_mac ? ETH_HLEN : 0);
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
 
-	if (!parse(skb, device->has_mac ? ETH_HLEN : 0, &packet))
-		return because(COUNT_PASSED_NOT_TCP, NEXT);
-	if (!is_syn(&packet)) {
-		if (!belongs_to_us(skb, &packet))
-			return because(COUNT_PASSED_NO_SOCKET, NEXT);
+	reading = read_packet(skb, device->has_mac ? ETH_HLEN : 0, &packet);
+	if (reading == READ_NOT_IP)
+		return because(COUNT_PASSED_NOT_IP, NEXT);
+	if (reading == READ_BROKEN)
+		return state->refuses ? because(COUNT_DROPPED_UNREADABLE, TC_ACT_SHOT)
+				      : because(COUNT_PASSED_UNREADABLE, NEXT);
+	if (tcp && opened && opened->decided && !again) {
+		verdict = opened->verdict;
+		count_rule(skb, state, &verdict, packet.network);
+		return apply(skb, &verdict, &packet, device, index);
+	}
+	if (!tcp && belongs_to_us(skb, &packet)) {
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
+	if (!tcp && is_kernels_own(&packet))
+		return because(COUNT_PASSED_NO_SOCKET, NEXT);
 
-	outcome = decide(skb, &packet, index, opened, tcp && sk->bound_dev_if);
-	count(outcome);
-	if (opened)
-		opened->decision = outcome == COUNT_STEERED_SYN	   ? STEER
-				   : outcome == COUNT_DROPPED_RULE ? DROP
-								   : PASS;
-	if (outcome == COUNT_STEERED_SYN)
-		return steer(skb, device, index);
-	return outcome == COUNT_DROPPED_RULE ? TC_ACT_SHOT : NEXT;
+	if (packet.fragment == FRAGMENT_LATER) {
+		if (!follow_fragment(&packet, &verdict, false))
+			return state->refuses ? because(COUNT_DROPPED_FRAGMENT, TC_ACT_SHOT)
+					      : because(COUNT_PASSED_UNREADABLE, NEXT);
+	} else {
+		found = judge(skb, &packet, opened, &reason);
+		if (!found) {
+			if (tcp && opened)
+				opened->decided = DECIDED_TO_PASS;
+			return because(reason, NEXT);
+		}
+		verdict = *found;
+		if (packet.fragment == FRAGMENT_FIRST)
+			follow_fragment(&packet, &verdict, true);
+	}
+	if (verdict.action == ACTION_PROXY) {
+		reason = can_proxy(&packet, state);
+		if (reason != COUNT_STEERED_SYN) {
+			/* A connection that was left alone under older rules cannot be moved. */
+			if (again)
+				return reset(skb, &packet, device);
+			verdict.action = ACTION_DIRECT;
+			count_rule(skb, state, &verdict, packet.network);
+			if (tcp && opened) {
+				opened->verdict = verdict;
+				opened->decided = DECIDED_BY_RULE;
+			}
+			return because(reason, NEXT);
+		}
+	}
+	count_rule(skb, state, &verdict, packet.network);
+	if (verdict.log && packet.fragment != FRAGMENT_LATER)
+		log_verdict(skb, &packet, &verdict, opened);
+	if (tcp && opened) {
+		opened->verdict = verdict;
+		opened->decided = DECIDED_BY_RULE;
+	}
+	if (again && verdict.action != ACTION_DIRECT)
+		return reset(skb, &packet, device);
+	if (verdict.action == ACTION_PROXY && opened) {
+		struct flow flow = {
+		    .owner = opened->owner,
+		    .slot = index,
+		    .rule = verdict.rule,
+		    .generation = verdict.generation,
+		    .bound = tcp && sk->bound_dev_if,
+		};
+
+		bpf_map_update_elem(&flows, &packet.key, &flow, BPF_ANY);
+	}
+	return apply(skb, &verdict, &packet, device, index);
 }
 
 /* The listener of a slot for a family, to be released. */
@@ -199,7 +420,8 @@ int lo_ingress(struct __sk_buff *skb)
 	if ((skb->mark & ~MARK_SLOT) != settings.mark)
 		return NEXT;
 	/* A later fragment: the stack puts it together with the first. */
-	if (!parse(skb, ETH_HLEN, &packet))
+	if (read_packet(skb, ETH_HLEN, &packet) != READ_ALL || packet.fragment == FRAGMENT_LATER ||
+	    packet.protocol != IPPROTO_TCP)
 		return because(COUNT_DROPPED_MALFORMED, NEXT);
 	sk = find_receiver(skb, &packet);
 	if (sk) {

@@ -100,9 +100,17 @@ interface Libbpf {
   /** Looks up and deletes; 0, or -errno. */
   takeElement: (fd: number, key: Buffer, value: Buffer) => number
   deleteElement: (fd: number, key: Buffer) => number
+  /** Of any kind; the fd is the map. */
+  createMap: Call<
+    [type: number, name: string, keySize: number, valueSize: number, entries: number, options: null]
+  >
   /** A link of any kind; the fd is the link, closing it detaches. */
   createLink: Call<[program: number, target: number, attachType: number, options: null]>
   possibleCpus: Call<[]>
+  ringBufferFd: (ring: Pointer) => number
+  /** How many entries were handed on, or -errno. */
+  consumeRingBuffer: (ring: Pointer) => number
+  freeRingBuffer: (ring: Pointer) => void
   setPrint: (callback: Pointer | null) => void
   /** Such as `v1.1`. */
   version: () => string
@@ -127,7 +135,11 @@ export const bpf: Libbpf = {
     'int bpf_map_lookup_and_delete_elem(int, const void *, _Out_ void *)',
   ) as Libbpf['takeElement'],
   deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
+  createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
+  ringBufferFd: bind(libbpf, 'int ring_buffer__epoll_fd(void *)') as Libbpf['ringBufferFd'],
+  consumeRingBuffer: bind(libbpf, 'int ring_buffer__consume(void *)') as Libbpf['consumeRingBuffer'],
+  freeRingBuffer: bind(libbpf, 'void ring_buffer__free(void *)') as Libbpf['freeRingBuffer'],
   possibleCpus: bpfInt('int libbpf_num_possible_cpus(void)'),
   setPrint: bind(libbpf, 'void *libbpf_set_print(void *)') as Libbpf['setPrint'],
   version: bind(libbpf, 'const char *libbpf_version_string(void)') as Libbpf['version'],
@@ -159,6 +171,38 @@ export function watchReadable(fd: number, readable: () => void): { close(): void
   return handle
 }
 
+const sample = koffi.proto('int tproxy_ring_sample(void *context, void *data, size_t size)')
+const newRingBuffer = bpfPointer<[map: number, sample: Pointer, context: null, options: null]>(
+  'void *ring_buffer__new(int, void *, void *, const void *)',
+)
+
+/** Calls back from the event loop with a copy of every entry of a BPF_MAP_TYPE_RINGBUF. */
+export function watchRingBuffer(
+  operation: string,
+  map: number,
+  entry: (bytes: Buffer) => void,
+): { close(): void } {
+  const callback = koffi.register((_context: unknown, data: unknown, size: number) => {
+    entry(Buffer.from(koffi.decode(data, 'uint8_t', size) as Uint8Array))
+    return 0
+  }, koffi.pointer(sample))
+  let ring: Pointer
+  try {
+    ring = newRingBuffer(operation, map, callback as Pointer, null, null)
+  } catch (error) {
+    koffi.unregister(callback)
+    throw error
+  }
+  const watch = watchReadable(bpf.ringBufferFd(ring), () => bpf.consumeRingBuffer(ring))
+  return {
+    close() {
+      watch.close()
+      bpf.freeRingBuffer(ring)
+      koffi.unregister(callback)
+    },
+  }
+}
+
 // syscall(2) is variadic, which on both ABIs is called like this.
 const rawSyscall = libcInt<[number: number, command: number, attr: Buffer, size: number]>(
   'long syscall(long, long, void *, long)',
@@ -182,6 +226,46 @@ export function linkTcx(
   attr.writeUInt32LE(link.attachType, 8)
   attr.writeUInt32LE(link.first ? before : 0, 12)
   return rawSyscall(operation, sysBpf, linkCreate, attr, attr.length)
+}
+
+const testRunOptions = koffi.struct('bpf_test_run_opts', {
+  sz: 'size_t',
+  data_in: 'const void *',
+  data_out: 'void *',
+  data_size_in: 'uint32_t',
+  data_size_out: 'uint32_t',
+  ctx_in: 'const void *',
+  ctx_out: 'void *',
+  ctx_size_in: 'uint32_t',
+  ctx_size_out: 'uint32_t',
+  retval: 'uint32_t',
+  repeat: 'int',
+  duration: 'uint32_t',
+  flags: 'uint32_t',
+  cpu: 'uint32_t',
+  batch_size: 'uint32_t',
+})
+const testRun = bpfInt<[program: number, options: object]>(
+  'int bpf_prog_test_run_opts(int, _Inout_ bpf_test_run_opts *)',
+)
+
+/** BPF_PROG_TEST_RUN: runs a program on a packet that nobody sends. Nanoseconds are the mean over `repeat` runs. */
+export function runProgram(
+  operation: string,
+  program: number,
+  packet: Buffer,
+  options: { context?: Buffer; repeat?: number } = {},
+): { returned: number; nanoseconds: number } {
+  const { context, repeat = 1 } = options
+  const run = {
+    sz: koffi.sizeof(testRunOptions),
+    data_in: packet,
+    data_size_in: packet.length,
+    ...(context !== undefined && { ctx_in: context, ctx_size_in: context.length }),
+    repeat,
+  } as { retval?: number; duration?: number }
+  testRun(operation, program, run)
+  return { returned: run.retval ?? 0, nanoseconds: run.duration ?? 0 }
 }
 
 const printer = koffi.proto('int tproxy_libbpf_print(int level, const char *format, void *arguments)')

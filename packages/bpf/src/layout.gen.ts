@@ -12,10 +12,15 @@ export const Mark = {
 
 export const Limit = {
   devices: 64,
-  rules: 1024,
+  rules: 16384,
   flows: 16384,
+  fragmented: 4096,
+  log: 262144,
   exempt: 1024,
   ancestors: 16,
+  cgroupDepth: 16,
+  summaries: 4,
+  depth: 16,
   pidLevels: 8,
 } as const
 
@@ -23,6 +28,38 @@ export const Action = {
   proxy: 0,
   direct: 1,
   drop: 2,
+  reject: 3,
+  redirect: 4,
+} as const
+
+export const Field = {
+  to4: 0,
+  to6: 1,
+  from4: 2,
+  from6: 3,
+  service: 4,
+  sport: 5,
+  interface: 6,
+  uid: 7,
+  gid: 8,
+  cgroup: 9,
+  process: 10,
+  mark: 11,
+  dscp: 12,
+  max: 13,
+} as const
+
+export const Ref = {
+  node: 2147483648,
+  lower: 1073741824,
+} as const
+
+export const Capacity = {
+  small: 65536,
+  medium: 1048576,
+  large: 8388608,
+  huge: 67108864,
+  slack: 4096,
 } as const
 
 export const Exemption = {
@@ -35,7 +72,7 @@ export const Counter = {
   steeredSyn: 0,
   steered: 1,
   passedDecided: 2,
-  passedNotTcp: 3,
+  passedNotIp: 3,
   passedForwarded: 4,
   passedVlan: 5,
   passedOlder: 6,
@@ -43,23 +80,32 @@ export const Counter = {
   passedExempt: 8,
   passedClosing: 9,
   passedLinkLocal: 10,
-  passedRule: 11,
-  passedNoSocket: 12,
-  droppedRule: 13,
-  droppedStray: 14,
-  droppedDevice: 15,
-  droppedRewrite: 16,
-  assigned: 17,
-  established: 18,
-  droppedNoListener: 19,
-  droppedAssign: 20,
-  droppedMalformed: 21,
-  reused: 22,
-  returned: 23,
-  passedLoopback: 24,
-  droppedReturn: 25,
-  ownerLost: 26,
-  max: 27,
+  passedNeighbor: 11,
+  passedRule: 12,
+  passedNotTcp: 13,
+  passedNoSocket: 14,
+  passedUnreadable: 15,
+  droppedRule: 16,
+  droppedUnreadable: 17,
+  droppedFragment: 18,
+  droppedStray: 19,
+  droppedDevice: 20,
+  droppedRewrite: 21,
+  rejected: 22,
+  rejectedSilently: 23,
+  redirected: 24,
+  logLost: 25,
+  assigned: 26,
+  established: 27,
+  droppedNoListener: 28,
+  droppedAssign: 29,
+  droppedMalformed: 30,
+  reused: 31,
+  returned: 32,
+  passedLoopback: 33,
+  droppedReturn: 34,
+  ownerLost: 35,
+  max: 36,
 } as const
 
 export interface Settings {
@@ -90,18 +136,24 @@ export function writeSettings(buffer: Buffer, value: Settings, at = 0): Buffer {
 
 export interface Control {
   closing: number
-  rules: number
+  generation: number
+  since: number
+  refuses: number
 }
-export const controlSize = 8
+export const controlSize = 16
 export function readControl(buffer: Buffer, at = 0): Control {
   return {
     closing: buffer.readUInt32LE(at),
-    rules: buffer.readUInt32LE(at + 4),
+    generation: buffer.readUInt32LE(at + 4),
+    since: buffer.readUInt32LE(at + 8),
+    refuses: buffer.readUInt32LE(at + 12),
   }
 }
 export function writeControl(buffer: Buffer, value: Control, at = 0): Buffer {
   buffer.writeUInt32LE(value.closing, at)
-  buffer.writeUInt32LE(value.rules, at + 4)
+  buffer.writeUInt32LE(value.generation, at + 4)
+  buffer.writeUInt32LE(value.since, at + 8)
+  buffer.writeUInt32LE(value.refuses, at + 12)
   return buffer
 }
 
@@ -152,6 +204,7 @@ export interface Flow {
   owner: Owner
   slot: number
   rule: number
+  generation: number
   bound: number
 }
 export const flowSize = 56
@@ -160,14 +213,16 @@ export function readFlow(buffer: Buffer, at = 0): Flow {
     owner: readOwner(buffer, at),
     slot: buffer.readUInt32LE(at + 40),
     rule: buffer.readUInt32LE(at + 44),
-    bound: buffer.readUInt32LE(at + 48),
+    generation: buffer.readUInt32LE(at + 48),
+    bound: buffer.readUInt32LE(at + 52),
   }
 }
 export function writeFlow(buffer: Buffer, value: Flow, at = 0): Buffer {
   writeOwner(buffer, value.owner, at)
   buffer.writeUInt32LE(value.slot, at + 40)
   buffer.writeUInt32LE(value.rule, at + 44)
-  buffer.writeUInt32LE(value.bound, at + 48)
+  buffer.writeUInt32LE(value.generation, at + 48)
+  buffer.writeUInt32LE(value.bound, at + 52)
   return buffer
 }
 
@@ -197,31 +252,155 @@ export function writeOwner(buffer: Buffer, value: Owner, at = 0): Buffer {
   return buffer
 }
 
-export interface Rule {
-  address: Uint8Array
-  mask: Uint8Array
-  portLow: number
-  portHigh: number
+export interface Verdict {
+  rule: number
+  generation: number
   action: number
-  number: number
+  log: number
+  ifindex: number
+  into: number
+  mac: Uint8Array
+  hasMac: number
 }
-export const ruleSize = 44
-export function readRule(buffer: Buffer, at = 0): Rule {
+export const verdictSize = 32
+export function readVerdict(buffer: Buffer, at = 0): Verdict {
   return {
-    address: buffer.subarray(at, at + 16),
-    mask: buffer.subarray(at + 16, at + 32),
-    portLow: buffer.readUInt16LE(at + 32),
-    portHigh: buffer.readUInt16LE(at + 34),
-    action: buffer.readUInt32LE(at + 36),
-    number: buffer.readUInt32LE(at + 40),
+    rule: buffer.readUInt32LE(at),
+    generation: buffer.readUInt32LE(at + 4),
+    action: buffer.readUInt32LE(at + 8),
+    log: buffer.readUInt32LE(at + 12),
+    ifindex: buffer.readUInt32LE(at + 16),
+    into: buffer.readUInt32LE(at + 20),
+    mac: buffer.subarray(at + 24, at + 30),
+    hasMac: buffer.readUInt8(at + 30),
   }
 }
-export function writeRule(buffer: Buffer, value: Rule, at = 0): Buffer {
-  buffer.set(value.address, at)
-  buffer.set(value.mask, at + 16)
-  buffer.writeUInt16LE(value.portLow, at + 32)
-  buffer.writeUInt16LE(value.portHigh, at + 34)
-  buffer.writeUInt32LE(value.action, at + 36)
-  buffer.writeUInt32LE(value.number, at + 40)
+export function writeVerdict(buffer: Buffer, value: Verdict, at = 0): Buffer {
+  buffer.writeUInt32LE(value.rule, at)
+  buffer.writeUInt32LE(value.generation, at + 4)
+  buffer.writeUInt32LE(value.action, at + 8)
+  buffer.writeUInt32LE(value.log, at + 12)
+  buffer.writeUInt32LE(value.ifindex, at + 16)
+  buffer.writeUInt32LE(value.into, at + 20)
+  buffer.set(value.mac, at + 24)
+  buffer.writeUInt8(value.hasMac, at + 30)
+  return buffer
+}
+
+export interface Dimension {
+  root: number
+  absent: number
+  depth: number
+  lowerDepth: number
+}
+export const dimensionSize = 16
+export function readDimension(buffer: Buffer, at = 0): Dimension {
+  return {
+    root: buffer.readUInt32LE(at),
+    absent: buffer.readUInt32LE(at + 4),
+    depth: buffer.readUInt32LE(at + 8),
+    lowerDepth: buffer.readUInt32LE(at + 12),
+  }
+}
+export function writeDimension(buffer: Buffer, value: Dimension, at = 0): Buffer {
+  buffer.writeUInt32LE(value.root, at)
+  buffer.writeUInt32LE(value.absent, at + 4)
+  buffer.writeUInt32LE(value.depth, at + 8)
+  buffer.writeUInt32LE(value.lowerDepth, at + 12)
+  return buffer
+}
+
+export interface Node {
+  base: bigint
+  shift: number
+  count: number
+}
+export const nodeSize = 16
+export function readNode(buffer: Buffer, at = 0): Node {
+  return {
+    base: buffer.readBigUInt64LE(at),
+    shift: buffer.readUInt32LE(at + 8),
+    count: buffer.readUInt32LE(at + 12),
+  }
+}
+export function writeNode(buffer: Buffer, value: Node, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.base, at)
+  buffer.writeUInt32LE(value.shift, at + 8)
+  buffer.writeUInt32LE(value.count, at + 12)
+  return buffer
+}
+
+export interface Ruleset {
+  extended: number
+  summaries: number
+  order: number
+  verdicts: number
+  dimensions: Uint8Array
+}
+export const rulesetSize = 224
+export function readRuleset(buffer: Buffer, at = 0): Ruleset {
+  return {
+    extended: buffer.readUInt32LE(at),
+    summaries: buffer.readUInt32LE(at + 4),
+    order: buffer.readUInt32LE(at + 8),
+    verdicts: buffer.readUInt32LE(at + 12),
+    dimensions: buffer.subarray(at + 16, at + 224),
+  }
+}
+export function writeRuleset(buffer: Buffer, value: Ruleset, at = 0): Buffer {
+  buffer.writeUInt32LE(value.extended, at)
+  buffer.writeUInt32LE(value.summaries, at + 4)
+  buffer.writeUInt32LE(value.order, at + 8)
+  buffer.writeUInt32LE(value.verdicts, at + 12)
+  buffer.set(value.dimensions, at + 16)
+  return buffer
+}
+
+export interface RuleCount {
+  packets: bigint
+  bytes: bigint
+}
+export const ruleCountSize = 16
+export function readRuleCount(buffer: Buffer, at = 0): RuleCount {
+  return {
+    packets: buffer.readBigUInt64LE(at),
+    bytes: buffer.readBigUInt64LE(at + 8),
+  }
+}
+export function writeRuleCount(buffer: Buffer, value: RuleCount, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.packets, at)
+  buffer.writeBigUInt64LE(value.bytes, at + 8)
+  return buffer
+}
+
+export interface LogEntry {
+  key: FlowKey
+  rule: number
+  generation: number
+  ifindex: number
+  length: number
+  protocol: number
+  owner: Owner
+}
+export const logEntrySize = 96
+export function readLogEntry(buffer: Buffer, at = 0): LogEntry {
+  return {
+    key: readFlowKey(buffer, at),
+    rule: buffer.readUInt32LE(at + 36),
+    generation: buffer.readUInt32LE(at + 40),
+    ifindex: buffer.readUInt32LE(at + 44),
+    length: buffer.readUInt32LE(at + 48),
+    protocol: buffer.readUInt32LE(at + 52),
+    owner: readOwner(buffer, at + 56),
+  }
+}
+export function writeLogEntry(buffer: Buffer, value: LogEntry, at = 0): Buffer {
+  writeFlowKey(buffer, value.key, at)
+  buffer.writeUInt32LE(value.rule, at + 36)
+  buffer.writeUInt32LE(value.generation, at + 40)
+  buffer.writeUInt32LE(value.ifindex, at + 44)
+  buffer.writeUInt32LE(value.length, at + 48)
+  buffer.writeUInt32LE(value.protocol, at + 52)
+  writeOwner(buffer, value.owner, at + 56)
   return buffer
 }

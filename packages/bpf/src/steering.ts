@@ -1,7 +1,16 @@
 import { closeSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { bpf, linkTcx, type NativeError, type Pointer, withLibbpfLog } from './ffi.ts'
 import {
+  bpf,
+  linkTcx,
+  type NativeError,
+  type Pointer,
+  runProgram,
+  watchRingBuffer,
+  withLibbpfLog,
+} from './ffi.ts'
+import {
+  Capacity,
   type Control,
   Counter,
   controlSize,
@@ -11,26 +20,54 @@ import {
   type FlowKey,
   flowKeySize,
   flowSize,
+  type LogEntry,
   Mark,
-  type Rule,
   readFlow,
-  ruleSize,
+  readLogEntry,
+  readRuleCount,
+  ruleCountSize,
   type Settings,
   settingsSize,
   writeControl,
   writeDevice,
   writeFlowKey,
-  writeRule,
   writeSettings,
 } from './layout.gen.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
 const Attach = { traceRawTp: 23, skLookup: 36, tcxIngress: 46, tcxEgress: 47 } as const
 
+/** BPF_MAP_TYPE_ARRAY */
+const arrayMap = 2
+
+const mapOfCapacity: Readonly<Record<number, string>> = {
+  [Capacity.small + Capacity.slack]: 'rules_small',
+  [Capacity.medium + Capacity.slack]: 'rules_medium',
+  [Capacity.large + Capacity.slack]: 'rules_large',
+  [Capacity.huge + Capacity.slack]: 'rules_huge',
+}
+
 const objectPath = fileURLToPath(new URL('../dist/steer.bpf.o', import.meta.url))
 
 /** Packets by outcome, since load; see `enum counter` in contract.h. */
 export type Counters = Record<Exclude<keyof typeof Counter, 'max'>, bigint>
+
+/** A compiled list of rules. */
+export interface RuleList {
+  /** Holds a `struct ruleset` and is as long as one of `Capacity`, and its slack. */
+  readonly bytes: Buffer
+  /** Larger than that of any list before. */
+  readonly generation: number
+  /** How many there are, besides the default. */
+  readonly rules: number
+  /** Whether it drops or rejects anything. */
+  readonly refuses: boolean
+  /** Whether connections that earlier lists decided are asked about again, at their next packet. */
+  readonly again: boolean
+}
+
+/** Size of `struct __sk_buff` of include/uapi/linux/bpf.h, and where its ifindex is. */
+const [skbSize, skbIfindex] = [192, 40]
 
 /**
  * The steering programs, loaded. What is attached stays until {@link close} or the end of the process, for every link is
@@ -44,7 +81,10 @@ export class Steering {
   readonly #key = Buffer.alloc(4)
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
-  readonly #control: Control = { closing: 0, rules: 0 }
+  readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0 }
+  /** The map that has the list in force. */
+  #rules: string | undefined
+  #ruleCount = 0
   #closed = false
 
   private constructor(object: Pointer, mark: number) {
@@ -98,12 +138,73 @@ export class Steering {
     this.#update('listeners', u32(slot * 2 + (family === 6 ? 1 : 0)), value)
   }
 
-  /** Replaces the rules; before anything is attached, for this is not atomic. */
-  setRules(rules: readonly Rule[]): void {
-    for (const [index, rule] of rules.entries())
-      this.#update('rules', u32(index), writeRule(Buffer.alloc(ruleSize), rule))
-    this.#control.rules = rules.length
+  /**
+   * Puts a compiled list in force: a packet is judged by the old list or by the new one, never by parts of both. Returns
+   * when no packet is judged by the old one any more, some 10 ms later. Counts per rule begin anew.
+   */
+  setRules(list: RuleList): void {
+    const { bytes, generation } = list
+    this.#clearRuleCounts(this.#ruleCount)
+    this.#ruleCount = list.rules
+    this.#control.generation = generation
+    this.#control.refuses ||= list.refuses ? 1 : 0
+    if (list.again) this.#control.since = generation
     this.#writeControl()
+    this.#putRules(bytes)
+    this.#control.refuses = list.refuses ? 1 : 0
+    this.#writeControl()
+  }
+
+  #putRules(bytes: Buffer): void {
+    const map = mapOfCapacity[bytes.length]
+    if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
+    const list = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
+    try {
+      bpf.updateElement('write the rules', list, u32(0), bytes, 0)
+      // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
+      this.#update(map, u32(0), u32(list))
+    } finally {
+      // The map of maps has its own reference.
+      closeSync(list)
+    }
+    if (this.#rules !== undefined && this.#rules !== map) bpf.deleteElement(this.#map(this.#rules), u32(0))
+    this.#rules = map
+  }
+
+  #clearRuleCounts(rules: number): void {
+    const zero = Buffer.alloc(ruleCountSize * bpf.possibleCpus('count processors'))
+    for (let rule = 0; rule <= rules; rule++) this.#update('rule_counts', u32(rule), zero)
+  }
+
+  /** Calls back with each entry of rules with `log`. Close it to stop. */
+  watchLog(entry: (entry: LogEntry) => void): { close(): void } {
+    return watchRingBuffer('watch the log', this.#map('rule_log'), (bytes) => entry(readLogEntry(bytes)))
+  }
+
+  /**
+   * What `wan_egress` would do with a packet, from its link layer header on, that left by the interface now. Nothing is
+   * sent; counters count. A value of `TC_ACT_…`.
+   */
+  tryPacket(packet: Buffer, ifindex: number): number {
+    const context = Buffer.alloc(skbSize)
+    context.writeUInt32LE(ifindex, skbIfindex)
+    return runProgram('try a packet', this.#programFd('wan_egress'), packet, { context }).returned | 0
+  }
+
+  /** Packets and bytes by the number of the rule that decided them, the default's first. */
+  ruleCounts(): { packets: bigint; bytes: bigint }[] {
+    const cpus = bpf.possibleCpus('count processors')
+    const values = Buffer.alloc(ruleCountSize * cpus)
+    return Array.from({ length: this.#ruleCount + 1 }, (_, rule) => {
+      bpf.lookupElement(this.#map('rule_counts'), u32(rule), values)
+      let [packets, bytes] = [0n, 0n]
+      for (let cpu = 0; cpu < cpus; cpu++) {
+        const count = readRuleCount(values, cpu * ruleCountSize)
+        packets += count.packets
+        bytes += count.bytes
+      }
+      return { packets, bytes }
+    })
   }
 
   /** Lets new connections pass from now on; established ones are still steered. */

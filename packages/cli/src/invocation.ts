@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
-import { TproxyError } from '@tproxy/core'
-import { nearest } from './nearest.ts'
+import { nearest, TproxyError } from '@tproxy/core'
+
 import { flags, type Options, readOptions } from './options.ts'
 
 /** What the command line asks for. */

@@ -1,17 +1,19 @@
-import { direct, drop, type Plugin, type ProxyOptions, type Rule, selectInterfaces } from '@tproxy/core'
+import { direct, drop, type Plugin, type ProxyOptions, selectInterfaces } from '@tproxy/core'
 import type { Options } from './options.ts'
 import type { Ready } from './report.ts'
+import type { GivenRules } from './rules-file.ts'
 
 interface Given {
   readonly plugins: readonly Plugin[]
-  readonly rules: readonly Rule[]
+  readonly rules: GivenRules
 }
 
 /** What both forms hand to core alike. */
 export function proxyOptions(options: Options, { plugins, rules }: Given): ProxyOptions {
   return {
     plugins,
-    rules,
+    rules: rules.rules,
+    ...(rules.default !== undefined && { defaultAction: rules.default }),
     default: options.default === 'drop' ? drop() : direct(),
     routing: options.routing,
     timeouts: options.timeouts,
@@ -27,7 +29,7 @@ export function readiness(options: Options, given: Given & { cgroup: string | un
       name: name || 'anonymous',
       upstreams: upstreams.map((upstream) => upstream.name),
     })),
-    rules: rules.length,
+    rules: rules.rules.length,
     default: options.default,
   }
 }

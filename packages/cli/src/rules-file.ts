@@ -1,13 +1,26 @@
 import { readFileSync } from 'node:fs'
-import { parseRule, type Rule, reason, TproxyError } from '@tproxy/core'
+import { type Action, parseRule, parseRuleList, type Rule, reason, TproxyError } from '@tproxy/core'
 import type { RuleSource } from './options.ts'
 
-/** Reads `--rule` and `--rules` in the order given. Throws `E_RULE` with file, line and column. */
-export function readRules(sources: readonly RuleSource[]): Rule[] {
-  return sources.flatMap((source) => ('text' in source ? [parseRule(source.text)] : readFile(source.file)))
+/** What the rules on the command line come to. */
+export interface GivenRules {
+  readonly rules: readonly Rule[]
+  /** Where none matches; undefined when no line says so. */
+  readonly default: Action | undefined
 }
 
-function readFile(file: string): Rule[] {
+/** Reads `--rule` and `--rules` in the order given. Throws `E_RULE` with file, line and column. */
+export function readRules(sources: readonly RuleSource[]): GivenRules {
+  const lists = sources.map((source) =>
+    'text' in source ? { rules: [parseRule(source.text)] } : readFile(source.file),
+  )
+  return {
+    rules: lists.flatMap(({ rules }) => rules),
+    default: lists.findLast((list) => 'default' in list)?.default,
+  }
+}
+
+function readFile(file: string): ReturnType<typeof parseRuleList> {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
@@ -21,19 +34,5 @@ function readFile(file: string): Rule[] {
       },
     )
   }
-  return parseRules(text, file)
-}
-
-/** One rule a line; `#` begins a comment. */
-export function parseRules(text: string, file: string): Rule[] {
-  return text.split(/\r?\n/).flatMap((line, index) => {
-    // Not trimmed at the left: columns are those of the file.
-    const rule = line.replace(/#.*/, '').trimEnd()
-    if (rule === '') return []
-    try {
-      return [parseRule(rule)]
-    } catch (cause) {
-      throw new TproxyError('E_RULE', `${file}:${index + 1}: ${reason(cause)}`, { cause })
-    }
-  })
+  return parseRuleList(text, file)
 }

@@ -1,4 +1,4 @@
-import { type Cgroup, makeCgroup, type Plugin, type Rule, TproxyError, TransparentProxy } from '@tproxy/core'
+import { type Cgroup, makeCgroup, type Plugin, TproxyError, TransparentProxy } from '@tproxy/core'
 import { type Ending, exitCode } from './ending.ts'
 import { findExecutable, findTool } from './executable.ts'
 import type { CommandForm } from './invocation.ts'
@@ -9,7 +9,7 @@ import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
 import { follow, type Report } from './report.ts'
-import { readRules } from './rules-file.ts'
+import { type GivenRules, readRules } from './rules-file.ts'
 import { forwarded, isFromTerminal, listen } from './signals.ts'
 
 /** `tproxy-run -- COMMAND`: interception of one command first, and only then the command. */
@@ -61,7 +61,7 @@ export async function runCommand(
 /** Leaves in `undo` how to end it. */
 async function intercept(
   { options }: CommandForm,
-  given: { plugins: readonly Plugin[]; rules: readonly Rule[] },
+  given: { plugins: readonly Plugin[]; rules: GivenRules },
   undo: AsyncDisposableStack,
 ): Promise<{ cgroup: Cgroup; proxy: TransparentProxy }> {
   const cgroup = undo.use(makeCgroup())

@@ -27,6 +27,8 @@ export class Connection {
   readonly interface: string | undefined
   /** Number of the rule that said proxy, from 1; undefined when none matched. */
   readonly rule: number | undefined
+  /** Name of the plugin that this rule wants to be asked, and no other. */
+  readonly via: string | undefined
   readonly acceptedAt: Date = new Date()
   /** @internal */
   readonly accepted: Accepted
@@ -40,6 +42,7 @@ export class Connection {
     this.process = accepted.process
     this.interface = accepted.interface
     this.rule = accepted.rule
+    this.via = accepted.via
     this.accepted = accepted
     this.#settler = settler
   }

@@ -6,6 +6,7 @@ import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { type Limits, limits, type Timeouts } from './options.ts'
 import { Relay, reset } from './relay.ts'
+import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { Accepted, Transport } from './transport.ts'
 import type { Verdict } from './verdict.ts'
@@ -48,7 +49,16 @@ export class Interception implements AsyncDisposable {
     this.#subscriptions = [
       transport.accepted.subscribe((accepted) => this.#hold(accepted)),
       transport.warnings?.subscribe(this.#warnings),
+      transport.outdated?.subscribe((isOutdated) => {
+        for (const [session, abort] of this.#running)
+          if (isOutdated(session.connection.accepted)) abort.abort()
+      }),
     ]
+  }
+
+  /** The rules in force; undefined for a transport that has none. They can be read and replaced. */
+  get rules(): Rules | undefined {
+    return this.#transport.rules
   }
 
   /** How many sessions last. */

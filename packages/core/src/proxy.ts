@@ -1,10 +1,12 @@
 import type { Observable } from 'rxjs'
 import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
-import { reason } from './errors.ts'
+import { reason, TproxyError } from './errors.ts'
 import { Interception } from './interception.ts'
 import { limits } from './options.ts'
 import { ask, type Plugin } from './plugin.ts'
+import type { Rules } from './rules/control.ts'
+import type { RuleList } from './rules/model.ts'
 import type { Session } from './session.ts'
 import { type InterceptOptions, openTransport } from './tc/open.ts'
 import type { Transport } from './transport.ts'
@@ -35,7 +37,15 @@ export class TransparentProxy implements AsyncDisposable {
    */
   static async open(options: ProxyOptions): Promise<TransparentProxy> {
     const plugins = options.plugins ?? []
-    const transport = options.transport ?? (await openTransport(options))
+    const names = new Set(plugins.map(({ name }) => name))
+    const checkPlugins = ({ rules }: RuleList) => {
+      for (const [index, { via }] of rules.entries())
+        if (via !== undefined && !names.has(via))
+          throw new TproxyError('E_RULE', `rule ${index + 1}: there is no plugin ${via}`, {
+            hint: names.size === 0 ? 'there is none at all' : `there are ${[...names].join(', ')}`,
+          })
+    }
+    const transport = options.transport ?? (await openTransport(options, checkPlugins))
     try {
       for (const upstream of plugins.flatMap((plugin) => plugin.upstreams ?? []))
         if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
@@ -72,6 +82,11 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.warnings
   }
 
+  /** The rules in force; undefined for a transport that has none. They can be read and replaced. */
+  get rules(): Rules | undefined {
+    return this.#interception.rules
+  }
+
   /** How many sessions last. */
   get active(): number {
     return this.#interception.active
@@ -97,7 +112,9 @@ export class TransparentProxy implements AsyncDisposable {
     let failure: Error | undefined
     try {
       const timeoutMs = this.#decisionMs
-      ;({ verdict, plugin } = await ask(this.#plugins, connection, { fallback: this.#default, timeoutMs }))
+      const named = connection.via
+      const plugins = named === undefined ? this.#plugins : this.#plugins.filter(({ name }) => name === named)
+      ;({ verdict, plugin } = await ask(plugins, connection, { fallback: this.#default, timeoutMs }))
     } catch (error) {
       // Closed, never direct: whoever wrote the plugin did not say that this may pass.
       failure = error as Error

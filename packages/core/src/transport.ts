@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Observable } from 'rxjs'
 import type { Endpoint } from './endpoint.ts'
 import type { ProcessInfo } from './process.ts'
+import type { Rules } from './rules/control.ts'
 
 /** A connection as a transport delivers it: accepted, paused, and with its original destination. */
 export interface Accepted {
@@ -14,6 +15,8 @@ export interface Accepted {
   readonly process?: ProcessInfo
   /** Number of the rule that said proxy, from 1. */
   readonly rule?: number
+  /** Name of the plugin that this rule wants to be asked. */
+  readonly via?: string
   /** Opens the connection the program wanted, from where it wanted it. Rejects when refused or aborted. */
   direct(signal: AbortSignal): Promise<Duplex>
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
@@ -29,6 +32,10 @@ export interface Transport {
   readonly accepted: Observable<Accepted>
   /** Problems that cost no more than a connection, as messages for people. */
   readonly warnings?: Observable<string>
+  /** The rules that decide what is accepted. */
+  readonly rules?: Rules
+  /** Accepted connections that the rules would no longer accept, or not for the same plugin. */
+  readonly outdated?: Observable<(accepted: Accepted) => boolean>
   /** Makes sure that whoever listens at this address, if it is on this host, does not have its connections intercepted. */
   exempt?(address: { host: string; port: number }): Promise<void>
   /** Takes nothing new; what was accepted still works. */

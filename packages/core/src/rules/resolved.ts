@@ -39,3 +39,12 @@ export interface ResolvedRule extends Conditions {
   readonly redirect?: RedirectTarget
   readonly log: boolean
 }
+
+/** A list, ready to be compiled. */
+export interface ResolvedList {
+  readonly rules: readonly ResolvedRule[]
+  /** Where none matches. */
+  readonly fallback: ResolvedRule
+  /** Of each cgroup that a rule names: its id and those above it. */
+  readonly cgroups: ReadonlyMap<bigint, readonly bigint[]>
+}

@@ -11,7 +11,7 @@ export interface AcceptorOptions {
   readonly backlog: number
   readonly budget: Budget
   readonly takeFlow: (key: FlowKey) => Flow | undefined
-  readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule'>
+  readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
   readonly accepted: (accepted: Accepted) => void
   readonly warn: (message: string) => void
 }

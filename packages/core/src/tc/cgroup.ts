@@ -23,6 +23,38 @@ export function cgroupRoot(): string {
   return root
 }
 
+/**
+ * The path below the mount that people mean: as it is, or where the systemd unit of that name is. undefined when there is
+ * no such cgroup now.
+ */
+export function findCgroup(path: string): string | undefined {
+  const root = findCgroupRoot()
+  if (root === undefined) return undefined
+  if (path.startsWith('/')) return existsSync(`${root}${path}`) ? path : undefined
+  if (path.includes('/')) return findCgroup(`/${path}`)
+  const search = (below: string): string | undefined => {
+    const names = directories(`${root}${below}`)
+    if (names.includes(path)) return `${below}/${path}`
+    return names.map((name) => search(`${below}/${name}`)).find((found) => found !== undefined)
+  }
+  return search('')
+}
+
+/** Ids of a cgroup and those above it, the highest first; undefined when it is gone. */
+export function cgroupIds(path: string): bigint[] | undefined {
+  const root = findCgroupRoot()
+  if (root === undefined) return undefined
+  const parts = path.split('/').filter((part) => part !== '')
+  const ids: bigint[] = []
+  for (let depth = 0; depth <= parts.length; depth++) {
+    const directory = [root, ...parts.slice(0, depth)].join('/')
+    const found = statSync(directory, { bigint: true, throwIfNoEntry: false })
+    if (found === undefined) return undefined
+    ids.push(found.ino)
+  }
+  return ids
+}
+
 /** A cgroup of our own: what is put there, with all that it starts, can be intercepted, and ended as a whole. */
 export interface Cgroup extends AsyncDisposable {
   /** Absolute path of the directory. */

@@ -11,6 +11,8 @@ export function follow(options: {
   selection: InterfaceSelection
   devices: Devices
   attached: () => void
+  /** After every change, whether or not it concerns what is intercepted. */
+  changed: () => void
   warn: (message: string) => void
 }): Disposable {
   let timer: NodeJS.Timeout | undefined
@@ -19,6 +21,7 @@ export function follow(options: {
     timer = undefined
     try {
       if (await options.devices.update(presentInterfaces(options.selection))) options.attached()
+      options.changed()
     } catch (error) {
       options.warn(`the interfaces changed, and not all are intercepted: ${reason(error)}`)
     }

@@ -45,6 +45,14 @@ function namesOf(selection: InterfaceSelection): Set<string | undefined> {
   return new Set(routes.flatMap((route) => [route.dev, ...(route.nexthops ?? []).map((hop) => hop.dev)]))
 }
 
+/** An interface of any kind; undefined when there is none of that name. */
+export function findInterface(name: string): Interface | undefined {
+  const link = ipJson<Link>('link', 'show').find(({ ifname }) => ifname === name)
+  if (link === undefined) return undefined
+  const hasMac = link.link_type === 'ether' || link.link_type === 'loopback'
+  return { name, ifindex: link.ifindex, hasMac, mac: macOf(link, hasMac) }
+}
+
 /** The interfaces that are meant. Throws `E_INTERFACE` for one that is missing or of a kind we cannot carry. */
 export function selectInterfaces(selection: InterfaceSelection): Interface[] {
   if (selection !== 'auto' && selection !== 'all') {
@@ -94,10 +102,8 @@ function toInterface(name: string, links: readonly Link[]): Interface {
       hint: 'Ethernet-like interfaces, tun, wireguard and ppp are',
     })
   const hasMac = link.link_type === 'ether'
-  return {
-    name,
-    ifindex: link.ifindex,
-    hasMac,
-    mac: hasMac ? Buffer.from((link.address ?? '').replaceAll(':', ''), 'hex') : new Uint8Array(6),
-  }
+  return { name, ifindex: link.ifindex, hasMac, mac: macOf(link, hasMac) }
 }
+
+const macOf = (link: Link, hasMac: boolean) =>
+  hasMac ? Buffer.from((link.address ?? '').replaceAll(':', ''), 'hex') : new Uint8Array(6)

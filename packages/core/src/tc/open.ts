@@ -1,20 +1,22 @@
 import { readFileSync, statSync } from 'node:fs'
 import type { Server } from 'node:net'
 import {
-  Action,
   Exemption,
   type Flow,
   Limit,
   LoadError,
   NativeError,
+  type Owner,
   replyMark,
   Steering,
   transparentListener,
 } from '@tproxy/bpf'
-import { Subject } from 'rxjs'
+import { map, Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
 import type { Timeouts } from '../options.ts'
-import { compileRules, type Rule } from '../rules.ts'
+import type { ProcessInfo } from '../process.ts'
+import type { Action, Rule, RuleList } from '../rules/model.ts'
+import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
 import { listenOn } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
@@ -25,6 +27,7 @@ import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
 import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
+import { KernelRules } from './rules.ts'
 
 /** What to intercept. */
 export interface InterceptOptions {
@@ -40,8 +43,10 @@ export interface InterceptOptions {
   readonly cgroup?: string
   /** With `cgroup`: should this process die, everything in the cgroup is killed before it could connect directly. */
   readonly failClosed?: boolean
-  /** Asked in order, by the kernel, for each new connection; what matches none is proxied. */
+  /** Asked in order, by the kernel, for each new connection and each packet of another protocol. */
   readonly rules?: readonly (Rule | string)[]
+  /** What applies where no rule matches. Default: `proxy`, which leaves what is not TCP alone. */
+  readonly defaultAction?: Action
   readonly timeouts?: Timeouts
   readonly routing?: RoutingOptions
 }
@@ -56,9 +61,13 @@ const reservedFds = 256
  * Interception at the traffic-control hooks, with everything it needs: listeners, programs, routing. Throws `TproxyError`
  * with nothing left behind. Linux 6.6, CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON.
  */
-export async function openTransport(options: InterceptOptions): Promise<Transport> {
+export async function openTransport(
+  options: InterceptOptions,
+  checkRules: (list: RuleList) => void = () => {},
+): Promise<Transport> {
   const routing = routingOptions(options.routing)
-  const rules = compileRules(options.rules ?? [], Limit.rules)
+  const list = readRules(options.rules ?? [], options.defaultAction)
+  checkRules(list)
   if (options.failClosed === true && options.cgroup === undefined)
     throw new TproxyError('E_OPTION', 'failClosed without cgroup', {
       hint: 'name the cgroup that ends with us',
@@ -82,19 +91,19 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
   const steering = undo.use(load(mark, scope !== undefined))
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
-  steering.setRules(
-    rules.map(({ address, mask, portLow, portHigh, action, number }) => ({
-      address,
-      mask,
-      portLow,
-      portHigh,
-      action: Action[action],
-      number,
-    })),
+  const describe = describer()
+  const rules = undo.use(
+    new KernelRules({
+      steering,
+      list,
+      check: checkRules,
+      describe: ({ owner }) => describe(owner),
+      interfaceName: (ifindex) => found.find((device) => device.ifindex === ifindex)?.name,
+      warn: (message) => warnings.next(message),
+    }),
   )
 
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
-  const describe = describer()
   const budget = { limit: connectionLimit(), open: 0 }
   const listen = (device: Device): Promise<Server[]> =>
     Promise.all(
@@ -106,7 +115,7 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
           backlog,
           budget,
           takeFlow: (key) => steering.takeFlow(key),
-          describe,
+          describe: (flow) => describeFlow(flow, describe, rules),
           accepted: (connection) => accepted.next(connection),
           warn: (message) => warnings.next(message),
         })
@@ -128,6 +137,7 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
         selection,
         devices,
         attached: () => guard.hold(steering.links),
+        changed: () => rules.refresh(),
         warn: (message) => warnings.next(message),
       }),
     )
@@ -139,6 +149,13 @@ export async function openTransport(options: InterceptOptions): Promise<Transpor
   return {
     accepted: accepted.asObservable(),
     warnings: warnings.asObservable(),
+    rules,
+    outdated: rules.resets.pipe(
+      map(() => (connection: Accepted) => {
+        const { action, via } = rules.judge(connection)
+        return action !== 'proxy' || via !== connection.via
+      }),
+    ),
     exempt: (address) => exemption.ensure(address),
     stop: () => steering.stopTaking(),
     close: () => acquired.disposeAsync(),
@@ -180,15 +197,27 @@ function explain(cause: unknown): TproxyError {
   return new TproxyError('E_KERNEL', text, { hint: 'needs Linux 6.6 with BTF: see tproxy-run doctor', cause })
 }
 
-function describer(): (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule'> {
+/** What is known of a connection besides its ends. */
+function describeFlow(
+  flow: Flow | undefined,
+  describe: (owner: Owner) => ProcessInfo | undefined,
+  rules: KernelRules,
+): Pick<Accepted, 'process' | 'rule' | 'via'> {
+  if (flow === undefined) return {}
+  const process = describe(flow.owner)
+  const via = rules.ruleOf(flow.generation, flow.rule)?.via
+  return {
+    ...(flow.rule !== 0 && { rule: flow.rule }),
+    ...(via !== undefined && { via }),
+    ...(process !== undefined && { process }),
+  }
+}
+
+function describer(): (owner: Owner) => ProcessInfo | undefined {
   let paths: CgroupPaths | undefined
-  return (flow) => {
-    if (flow === undefined) return {}
-    const { pid, name, uid, gid, cgroup } = flow.owner
+  return ({ pid, name, uid, gid, cgroup }) => {
+    if (pid === 0) return undefined
     paths ??= new CgroupPaths()
-    return {
-      ...(flow.rule !== 0 && { rule: flow.rule }),
-      ...(pid !== 0 && { process: { pid, name, uid, gid, cgroup: paths.find(cgroup, pid) } }),
-    }
+    return { pid, name, uid, gid, cgroup: paths.find(cgroup, pid) }
   }
 }

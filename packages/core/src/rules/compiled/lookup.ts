@@ -1,0 +1,143 @@
+import {
+  dimensionSize,
+  Field,
+  nodeSize,
+  Ref,
+  readDimension,
+  readNode,
+  readRuleset,
+  readVerdict,
+  verdictSize,
+} from '@tproxy/bpf'
+import type { CompiledRules } from './compile.ts'
+
+/** What rules ask of a packet, as numbers; what is undefined is not known. */
+export interface Question {
+  readonly ip: 4 | 6
+  readonly source: bigint
+  readonly destination: bigint
+  readonly protocol: number
+  readonly sport: number
+  readonly dport: number
+  readonly interface: number
+  readonly mark: number
+  readonly dscp: number
+  readonly uid: number | undefined
+  readonly gid: number | undefined
+  /** As `Conditions.process`. */
+  readonly process: bigint | undefined
+  /** Ids of the cgroup and those above it, the highest first. */
+  readonly cgroups: readonly bigint[] | undefined
+}
+
+/** Names of fields, as people write them. */
+export type FieldName =
+  | 'to'
+  | 'from'
+  | 'protocol or dport'
+  | 'sport'
+  | 'uid'
+  | 'gid'
+  | 'process'
+  | 'cgroup'
+  | 'interface'
+  | 'mark'
+  | 'dscp'
+
+/** What the compiled rules answer. */
+export interface Answer {
+  /** Number of the rule, from 1; 0: the default. */
+  readonly rule: number
+  readonly action: number
+  /** All rules that match, by number. */
+  readonly matching: readonly number[]
+  /** Why a rule does not match: the fields that speak against it. None: it does. */
+  readonly against: (rule: number) => FieldName[]
+}
+
+/** Looks a packet up as `LIST(ask)` of lookup.h does, in the same bytes. */
+export function lookUp({ bytes, rules }: CompiledRules, question: Question): Answer {
+  const ruleset = readRuleset(bytes)
+  const dimensions = Buffer.from(ruleset.dimensions)
+  const dimension = (field: number) => readDimension(dimensions, field * dimensionSize)
+  const isNode = (ref: number) => (ref & Ref.node) !== 0
+  const positionOf = (ref: number) => (ref & ~Ref.node & ~Ref.lower) >>> 0
+
+  const tables = (field: number, ...indexes: number[]): number => {
+    let ref = dimension(field).root
+    for (const index of indexes) if (isNode(ref)) ref = bytes.readUInt32LE(positionOf(ref) + index * 4)
+    return ref
+  }
+  const descend = (from: number, key: bigint): number => {
+    let ref = from
+    while (isNode(ref)) {
+      const at = positionOf(ref)
+      const { base, shift, count } = readNode(bytes, at)
+      const index = (key >> BigInt(shift)) - base + 1n
+      const entry = index < 0n ? 0 : index > BigInt(count) + 1n ? count + 1 : Number(index)
+      ref = bytes.readUInt32LE(at + nodeSize + entry * 4)
+    }
+    return ref
+  }
+  const node = (field: number, key: bigint | number | undefined): number => {
+    const { root, absent } = dimension(field)
+    return key === undefined ? absent : descend(root, BigInt(key))
+  }
+  const wide = (field: number, key: bigint | undefined): number => {
+    const { root, absent } = dimension(field)
+    if (key === undefined) return absent
+    const ref = descend(root, key >> 64n)
+    return (ref & Ref.lower) === 0 ? ref : descend((ref | Ref.node) >>> 0, key & ((1n << 64n) - 1n))
+  }
+  const address = (v4: number, v6: number, value: bigint): number => {
+    if (question.ip === 6) return wide(v6, value)
+    const number = Number(value)
+    return tables(v4, number >>> 16, (number >>> 8) & 0xff, number & 0xff)
+  }
+  const cgroup = (): number => {
+    const { root, absent } = dimension(Field.cgroup)
+    if (!isNode(root)) return absent
+    if (question.cgroups === undefined) return descend(root, 0n)
+    return question.cgroups.map((id) => descend(root, id)).findLast((row) => row !== 0) ?? absent
+  }
+
+  const rows: [FieldName, number][] = [
+    ['to', address(Field.to4, Field.to6, question.destination)],
+    ['from', address(Field.from4, Field.from6, question.source)],
+    ['protocol or dport', tables(Field.service, question.protocol, question.dport)],
+    ['sport', tables(Field.sport, question.sport)],
+  ]
+  if (ruleset.extended !== 0)
+    rows.push(
+      ['uid', node(Field.uid, question.uid)],
+      ['gid', node(Field.gid, question.gid)],
+      ['process', wide(Field.process, question.process)],
+      ['cgroup', cgroup()],
+      ['interface', node(Field.interface, question.interface)],
+      ['mark', node(Field.mark, question.mark)],
+      ['dscp', node(Field.dscp, question.dscp)],
+    )
+
+  const words = Math.ceil(rules / 32)
+  const numberOf = (bit: number) => bytes.readUInt16LE(ruleset.order + bit * 2)
+  const wordOf = (row: number, word: number) => bytes.readUInt32LE(row + ruleset.summaries * 8 + word * 4)
+  const matching: number[] = []
+  for (let word = 0; word < words; word++) {
+    let bits = rows.reduce((common, [, row]) => common & wordOf(row, word), -1)
+    for (; bits !== 0; bits &= bits - 1) matching.push(numberOf(word * 32 + 31 - Math.clz32(bits & -bits)))
+  }
+  matching.sort((a, b) => a - b)
+  const winner = matching[0] ?? 0
+  return {
+    rule: winner,
+    action: readVerdict(bytes, ruleset.verdicts + winner * verdictSize).action,
+    matching,
+    against: (rule) => {
+      let bit = 0
+      while (numberOf(bit) !== rule) bit++
+      return rows
+        .filter(([, row]) => (wordOf(row, bit >>> 5) & (1 << (bit & 31))) === 0)
+        .map(([name]) => name)
+    },
+  }
+}

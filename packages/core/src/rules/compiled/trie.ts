@@ -1,0 +1,100 @@
+import { nodeSize, Ref, writeNode } from '@tproxy/bpf'
+import type { Output } from './output.ts'
+import type { Interval } from './sweep.ts'
+
+/** The position of a row, by its number. */
+export type PositionOf = (row: number) => number
+
+/** From `key` to the next one's, all keys lead to `ref`. */
+interface Bound {
+  readonly key: bigint
+  readonly ref: number
+}
+
+/** Entries per bound, roughly; fewer are smaller, more are fewer levels. */
+const spread = 4
+const [leastEntries, mostEntries] = [16, 65_536]
+
+/** Where a field's values begin to be looked up; see `struct dimension`. */
+export interface Trie {
+  readonly root: number
+  readonly depth: number
+  readonly lowerDepth: number
+}
+
+/** Writes the trie of a field whose values have 64 bits at most. */
+export function writeTrie(out: Output, intervals: readonly Interval[], of: PositionOf): Trie {
+  const bounds = intervals.map(({ start, row }) => ({ key: start, ref: of(row) }))
+  const { ref, depth } = writeNodes(out, bounds)
+  return { root: ref, depth, lowerDepth: 0 }
+}
+
+const half = 64n
+const lowerMask = (1n << half) - 1n
+
+/** The same for 128 bits: a trie of the upper halves, which leads to one of the lower halves where these count. */
+export function writeWideTrie(out: Output, intervals: readonly Interval[], of: PositionOf): Trie {
+  const uppers: Bound[] = []
+  const byUpper = Map.groupBy(intervals, ({ start }) => start >> half)
+  let lowerDepth = 0
+  let before = 0
+  for (const [upper, members] of byUpper) {
+    const after = of(members.at(-1)?.row ?? 0)
+    const lowers = members.map(({ start, row }) => ({ key: start & lowerMask, ref: of(row) }))
+    if (lowers[0]?.key !== 0n) lowers.unshift({ key: 0n, ref: before })
+    if (lowers.length === 1) uppers.push({ key: upper, ref: after })
+    else {
+      const lower = writeNodes(out, lowers, 1n)
+      lowerDepth = Math.max(lowerDepth, lower.depth)
+      uppers.push({ key: upper, ref: ((lower.ref & ~Ref.node) | Ref.lower) >>> 0 })
+      if (!byUpper.has(upper + 1n) && upper < lowerMask) uppers.push({ key: upper + 1n, ref: after })
+    }
+    before = after
+  }
+  const { ref, depth } = writeNodes(out, uppers, 1n)
+  return { root: ref, depth, lowerDepth }
+}
+
+/**
+ * Writes what distinguishes these bounds, in ascending order: a ref, of a node if there are several, and how many nodes
+ * lie on the longest way. What lies below the second bound is the first's. The kernel subtracts prefixes as signed numbers:
+ * where keys of 64 bits first arrive, one bit must be shifted out.
+ */
+function writeNodes(out: Output, bounds: readonly Bound[], leastShift = 0n): { ref: number; depth: number } {
+  const [first, second] = bounds
+  const last = bounds.at(-1)
+  if (first === undefined || last === undefined) throw new RangeError('no bounds')
+  if (second === undefined) return { ref: first.ref, depth: 0 }
+  const wanted = Math.min(
+    mostEntries,
+    Math.max(leastEntries, spread * 2 ** Math.ceil(Math.log2(bounds.length))),
+  )
+  // From the second bound, where keys begin to differ, to the last: what is outside needs no entries.
+  let shift = leastShift
+  while ((last.key >> shift) - (second.key >> shift) >= BigInt(wanted)) shift++
+  const base = second.key >> shift
+  // The last entry is needed only if its keys do not all belong to the last bound.
+  const aligned = last.key === (last.key >> shift) << shift
+  const count = Number((last.key >> shift) - base) + (aligned ? 0 : 1)
+  const at = out.take(nodeSize + (count + 2) * 4, nodeSize)
+  const refs = [first.ref]
+  let deepest = 0
+  let next = 1
+  let before = first
+  for (let entry = 0; entry < count; entry++) {
+    const low = (base + BigInt(entry)) << shift
+    const high = low + (1n << shift)
+    const inside: Bound[] = bounds[next]?.key === low ? [] : [before]
+    for (let bound = bounds[next]; bound !== undefined && bound.key < high; bound = bounds[++next]) {
+      inside.push(bound)
+      before = bound
+    }
+    const { ref, depth } = writeNodes(out, inside)
+    refs.push(ref)
+    deepest = Math.max(deepest, depth)
+  }
+  refs.push(last.ref)
+  writeNode(out.bytes, { base, shift: Number(shift), count }, at)
+  for (const [entry, ref] of refs.entries()) out.bytes.writeUInt32LE(ref, at + nodeSize + entry * 4)
+  return { ref: (at | Ref.node) >>> 0, depth: deepest + 1 }
+}

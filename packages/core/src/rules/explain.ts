@@ -1,0 +1,38 @@
+import type { CompiledRules } from './compiled/compile.ts'
+import { lookUp, type Question } from './compiled/lookup.ts'
+import type { Explanation } from './control.ts'
+import type { RuleList } from './model.ts'
+import type { Names } from './names.ts'
+import type { Packet } from './reference.ts'
+import { parseAddresses, parseProcess } from './values.ts'
+
+/** Looks a packet up in compiled rules, and says why no earlier one wins. */
+export function explain(compiled: CompiledRules, list: RuleList, packet: Packet, names: Names): Explanation {
+  const { rule, against } = lookUp(compiled, toQuestion(packet, names))
+  const numbers = Array.from({ length: rule === 0 ? list.rules.length : rule }, (_, index) => index + 1)
+  return {
+    rule,
+    action: list.rules[rule - 1]?.action ?? list.default,
+    against: numbers.map((number) => ({ rule: number, fields: against(number) })),
+  }
+}
+
+/** A packet as the kernel would ask about it, now. */
+export function toQuestion(packet: Packet, names: Names): Question {
+  const deepest = packet.cgroups?.toSorted((a, b) => b.length - a.length)[0]
+  return {
+    ip: packet.ip,
+    source: parseAddresses(packet.source)?.range[0] ?? 0n,
+    destination: parseAddresses(packet.destination)?.range[0] ?? 0n,
+    protocol: packet.protocol,
+    sport: packet.sport ?? 0,
+    dport: packet.dport ?? 0,
+    interface: packet.interface === undefined ? 0 : (names.interface(packet.interface)?.ifindex ?? 0),
+    mark: packet.mark,
+    dscp: packet.dscp,
+    uid: packet.uid,
+    gid: packet.gid,
+    process: packet.process === undefined ? undefined : parseProcess(packet.process)?.[0],
+    cgroups: deepest === undefined ? undefined : names.cgroup(deepest),
+  }
+}

@@ -1,0 +1,44 @@
+import { readFileSync } from 'node:fs'
+import { cgroupIds, findCgroup } from '../tc/cgroup.ts'
+import { findInterface } from '../tc/interfaces.ts'
+
+/** What names in rules stand for on this host, now. */
+export interface Names {
+  interface(name: string): { ifindex: number; mac: Uint8Array | undefined } | undefined
+  user(name: string): number | undefined
+  group(name: string): number | undefined
+  /**
+   * Ids of a cgroup and those above it, the highest first, by its path below the mount or its systemd unit; undefined while
+   * there is none.
+   */
+  cgroup(path: string): readonly bigint[] | undefined
+}
+
+/** Looks names up on this host. Nothing is remembered from one object to the next. */
+export function systemNames(): Names {
+  const interfaces = new Map<string, ReturnType<Names['interface']>>()
+  return {
+    interface(name) {
+      if (!interfaces.has(name)) {
+        const found = findInterface(name)
+        interfaces.set(name, found && { ifindex: found.ifindex, mac: found.hasMac ? found.mac : undefined })
+      }
+      return interfaces.get(name)
+    },
+    user: (name) => idIn('/etc/passwd', name),
+    group: (name) => idIn('/etc/group', name),
+    cgroup(path) {
+      const found = findCgroup(path)
+      return found === undefined ? undefined : cgroupIds(found)
+    },
+  }
+}
+
+/** The third field of passwd(5) and group(5). */
+function idIn(file: string, name: string): number | undefined {
+  for (const line of readFileSync(file, 'utf8').split('\n')) {
+    const [entry, , id] = line.split(':')
+    if (entry === name && id !== undefined) return Number(id)
+  }
+  return undefined
+}

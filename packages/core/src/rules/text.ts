@@ -1,0 +1,276 @@
+import { TproxyError } from '../errors.ts'
+import type { Action, Criteria, OneOf, Rule } from './model.ts'
+import { nearest } from './nearest.ts'
+import { parseAddresses, parseDscp, parseNumbers, parseProcess, parseProtocol, protocols } from './values.ts'
+
+/** How a list field is written, and what to say when a value is none. */
+interface Field {
+  readonly name: Exclude<keyof Criteria, 'ip'>
+  readonly valid: (word: string) => boolean
+  readonly expected: string
+}
+
+const port = (word: string) => parseNumbers(word, 0xffff) !== undefined
+const id = (word: string) => parseNumbers(word, 0xffffffff) !== undefined || /^[a-z_][\w.-]*\$?$/i.test(word)
+
+const address = 'an address, prefix or range, such as 10.0.0.0/8 or 192.0.2.1-192.0.2.9'
+const fields: Readonly<Record<string, Field>> = {
+  proto: {
+    name: 'protocol',
+    valid: (word) => parseProtocol(word) !== undefined,
+    expected: 'a protocol, such as gre or 47',
+  },
+  from: { name: 'from', valid: (word) => parseAddresses(word) !== undefined, expected: address },
+  to: { name: 'to', valid: (word) => parseAddresses(word) !== undefined, expected: address },
+  sport: { name: 'sport', valid: port, expected: 'a port or range, such as 443 or 8000-8999' },
+  dport: { name: 'dport', valid: port, expected: 'a port or range, such as 443 or 8000-8999' },
+  interface: { name: 'interface', valid: () => true, expected: 'an interface, such as eth0' },
+  uid: { name: 'uid', valid: id, expected: 'a user, such as 1000, 1000-1999 or alice' },
+  gid: { name: 'gid', valid: id, expected: 'a group, such as 1000, 1000-1999 or staff' },
+  cgroup: { name: 'cgroup', valid: () => true, expected: 'a cgroup, such as /user.slice or ssh.service' },
+  process: {
+    name: 'process',
+    valid: (word) => parseProcess(word) !== undefined,
+    expected: 'the name of a process, of at most 15 bytes',
+  },
+  mark: {
+    name: 'mark',
+    valid: (word) => parseNumbers(word, 0xffffffff) !== undefined,
+    expected: 'a mark, such as 0x10',
+  },
+  dscp: {
+    name: 'dscp',
+    valid: (word) => parseDscp(word) !== undefined,
+    expected: 'a DSCP, such as 46 or ef',
+  },
+}
+
+const versions: Readonly<Record<string, 4 | 6>> = { ip4: 4, ipv4: 4, ip6: 6, ipv6: 6 }
+const aliases: Readonly<Record<string, string>> = { iface: 'interface', protocol: 'proto' }
+const actions = ['proxy', 'direct', 'drop', 'reject', 'redirect:IFACE', 'redirect-into:IFACE']
+const keywords = [
+  ...Object.keys(fields),
+  ...Object.keys(protocols),
+  ...Object.keys(versions),
+  'not',
+  'via',
+  'log',
+]
+
+interface Word {
+  readonly text: string
+  /** From 1. */
+  readonly column: number
+  readonly quoted: boolean
+}
+
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
+
+/**
+ * Reads one line: an action, then any of what {@link Rule} names, in any order: `drop tcp dport 25`, `direct to
+ * 10.0.0.0/8 192.168.0.0/16`, `proxy tcp dport 80,443 not uid 1000 via socks`. Lists are separated by commas or spaces.
+ * Throws `E_RULE` with the column.
+ */
+export function parseRule(text: string): Rule {
+  return new Parser(
+    text,
+    (column, found, expected) =>
+      new TproxyError('E_RULE', `rule "${text}": at column ${column}${found}: expected ${expected}`),
+  ).rule()
+}
+
+/** Reads one rule a line; `default ACTION` says what applies where none matches; `#` begins a comment. */
+export function parseRuleList(text: string, file: string): { rules: Rule[]; default?: Action } {
+  const rules: Rule[] = []
+  let fallback: Action | undefined
+  for (const [index, line] of text.split(/\r?\n/).entries()) {
+    // Not trimmed at the left: columns are those of the file.
+    const code = line.replace(/(^|\s)#.*/, '').trimEnd()
+    if (code === '') continue
+    const parser = new Parser(
+      code,
+      (column, found, expected) =>
+        new TproxyError('E_RULE', `${file}:${index + 1}:${column}${found}: expected ${expected}`),
+    )
+    const given = parser.default()
+    if (given === undefined) rules.push(parser.rule())
+    else fallback = given
+  }
+  return { rules, ...(fallback !== undefined && { default: fallback }) }
+}
+
+type Fail = (column: number, found: string, expected: string) => TproxyError
+
+class Parser {
+  readonly #words: readonly Word[]
+  readonly #end: number
+  readonly #fail: Fail
+  #next = 0
+
+  constructor(text: string, fail: Fail) {
+    this.#words = [...text.matchAll(/"([^"]*)"|[^\s,"]+/g)].map((match) => ({
+      text: match[1] ?? match[0],
+      column: match.index + 1,
+      quoted: match[1] !== undefined,
+    }))
+    this.#end = text.length + 1
+    this.#fail = fail
+  }
+
+  /** The action of a line that says what applies by default. */
+  default(): Action | undefined {
+    if (this.#words[0]?.text !== 'default') return undefined
+    this.#next = 1
+    const action = this.#action()
+    if (this.#words[2] !== undefined) throw this.#wrong(this.#words[2], 'the end of the line')
+    return action
+  }
+
+  rule(): Rule {
+    const first = this.#words[0]
+    const rule: Mutable<Rule> & { not?: Mutable<Criteria> } = { action: this.#action() }
+    for (let word = this.#take(); word !== undefined; word = this.#take()) {
+      let negated = false
+      let keyword = word
+      if (word.text === 'not') {
+        negated = true
+        const after = this.#take()
+        if (after === undefined) throw this.#wrong(after, 'what must not match, such as tcp or to 10.0.0.0/8')
+        keyword = after
+      }
+      if (!negated && keyword.text === 'log') rule.log = true
+      else if (!negated && keyword.text === 'via') rule.via = this.#value('the name of a plugin')
+      else {
+        const criteria: Mutable<Criteria> = negated ? (rule.not ??= {}) : rule
+        this.#criterion(keyword, criteria)
+      }
+    }
+    this.#check(rule, first)
+    return rule
+  }
+
+  #action(): Action {
+    const word = this.#take()
+    if (word === undefined || !isAction(word.text))
+      throw this.#wrong(word, `an action: ${actions.join(', ')}`)
+    return word.text as Action
+  }
+
+  #criterion(keyword: Word, criteria: Mutable<Criteria>): void {
+    const text = aliases[keyword.text] ?? keyword.text
+    const version = versions[text]
+    const field = fields[text]
+    if (keyword.quoted) throw this.#wrong(keyword, 'a keyword')
+    if (version !== undefined) {
+      this.#once(keyword, criteria, 'ip')
+      criteria.ip = version
+    } else if (protocols[text] !== undefined) {
+      // Several in a row are a list.
+      const before = criteria.protocol === undefined ? [] : [criteria.protocol].flat()
+      criteria.protocol = oneOrMany([...before, text])
+    } else if (field !== undefined) {
+      this.#once(keyword, criteria, field.name)
+      const values: string[] = []
+      for (let word = this.#words[this.#next]; word !== undefined; word = this.#words[this.#next]) {
+        if (values.length > 0 && this.#endsList(word, field)) break
+        if (word.text.startsWith('!'))
+          throw this.#wrong(word, `${field.expected} (write: not ${text} ${word.text.slice(1)})`)
+        if (!field.valid(word.text)) throw this.#wrong(word, field.expected)
+        values.push(word.text)
+        this.#next++
+      }
+      if (values.length === 0) throw this.#wrong(undefined, field.expected)
+      criteria[field.name] = oneOrMany(values.map((value) => plain(field.name, value)))
+    } else {
+      const meant = nearest(keyword.text, keywords)
+      throw this.#wrong(
+        keyword,
+        meant === undefined
+          ? 'what to match, such as tcp, to, dport, uid, not, via or log'
+          : `${meant}, perhaps`,
+      )
+    }
+  }
+
+  /** A keyword ends a list, unless it stands first in it, where it can only be a value. */
+  #endsList(word: Word, field: Field): boolean {
+    if (word.quoted) return false
+    const text = aliases[word.text] ?? word.text
+    return keywords.includes(text) && (field.name !== 'protocol' || protocols[text] === undefined)
+  }
+
+  #once(keyword: Word, criteria: Criteria, field: keyof Criteria): void {
+    if (criteria[field] !== undefined) throw this.#wrong(keyword, `it once; lists are separated by commas`)
+  }
+
+  #check(rule: Rule, action: Word | undefined): void {
+    const problem = contradiction(rule)
+    if (problem !== undefined) throw this.#wrong(action, problem)
+  }
+
+  #take(): Word | undefined {
+    return this.#words[this.#next++]
+  }
+
+  #value(expected: string): string {
+    const word = this.#take()
+    if (word === undefined) throw this.#wrong(word, expected)
+    return word.text
+  }
+
+  #wrong(word: Word | undefined, expected: string): TproxyError {
+    return word === undefined
+      ? this.#fail(this.#end, '', expected)
+      : this.#fail(word.column, `: "${word.text}"`, expected)
+  }
+}
+
+/** What makes a rule impossible to apply, as what is expected instead; undefined when nothing does. */
+export function contradiction(rule: Rule): string | undefined {
+  const numbers = rule.protocol === undefined ? undefined : [rule.protocol].flat().map(parseProtocol)
+  const onlyTcp = numbers?.every((range) => range !== undefined && range[0] === 6n && range[1] === 6n) ?? true
+  if (rule.action === 'proxy' && !onlyTcp) return 'tcp with proxy, which carries TCP only'
+  if (rule.via !== undefined && rule.action !== 'proxy')
+    return 'proxy with via, for only then a plugin is asked'
+  const owner = (['process', 'gid'] as const).find((field) => rule[field] ?? rule.not?.[field])
+  if (owner !== undefined && !onlyTcp) return `tcp with ${owner}: of other packets it is not known`
+  return undefined
+}
+
+/** Whether a word is an action. */
+export function isAction(word: string): word is Action {
+  return /^(proxy|direct|drop|reject|redirect(-into)?:[^\s/]{1,15})$/.test(word)
+}
+
+const oneOrMany = <T>(values: readonly T[]): OneOf<T> => (values.length === 1 ? (values[0] as T) : values)
+
+/** Numbers stay numbers, so that a rule looks as one would write it. */
+function plain(field: keyof Criteria, value: string): string {
+  const numeric = field === 'sport' || field === 'dport' || field === 'uid' || field === 'gid'
+  return (numeric && /^\d+$/.test(value) ? Number(value) : value) as string
+}
+
+/** Writes a rule as one line that {@link parseRule} reads. */
+export function formatRule(rule: Rule): string {
+  return [
+    rule.action,
+    ...formatCriteria(rule, ''),
+    ...formatCriteria(rule.not ?? {}, 'not '),
+    ...(rule.via === undefined ? [] : [`via ${quote(rule.via)}`]),
+    ...(rule.log === true ? ['log'] : []),
+  ].join(' ')
+}
+
+function formatCriteria(criteria: Criteria, prefix: string): string[] {
+  const words = Object.entries(fields).flatMap(([keyword, { name }]) => {
+    const given = criteria[name]
+    if (given === undefined) return []
+    const values = [given].flat().map(String)
+    const known = name === 'protocol' && values.length === 1 && protocols[values[0] ?? ''] !== undefined
+    return [`${prefix}${known ? '' : `${keyword} `}${values.map(quote).join(',')}`]
+  })
+  return criteria.ip === undefined ? words : [`${prefix}ip${criteria.ip}`, ...words]
+}
+
+const quote = (value: string) =>
+  /[\s,"#]/.test(value) || (keywords.includes(value) && protocols[value] === undefined) ? `"${value}"` : value

@@ -1,0 +1,213 @@
+import { type FSWatcher, watch } from 'node:fs'
+import { dirname } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import type { LogEntry, Steering } from '@tproxy/bpf'
+import { interval, map, type Observable, Subject } from 'rxjs'
+import { type Endpoint, endpoint } from '../endpoint.ts'
+import { reason } from '../errors.ts'
+import type { ProcessInfo } from '../process.ts'
+import { type CompiledRules, compile } from '../rules/compiled/compile.ts'
+import type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from '../rules/control.ts'
+import { explain } from '../rules/explain.ts'
+import type { Rule, RuleList } from '../rules/model.ts'
+import { systemNames } from '../rules/names.ts'
+import { cgroupsOf, readRules, resolveList } from '../rules/read.ts'
+import type { Packet } from '../rules/reference.ts'
+import type { ResolvedList } from '../rules/resolved.ts'
+import { shadowed } from '../rules/shadowed.ts'
+import type { Accepted } from '../transport.ts'
+import { cgroupRoot, findCgroup } from './cgroup.ts'
+
+/** Connections that an older list decided may still be on their way to us. */
+const rememberedLists = 16
+
+/** Changes come in flocks. */
+const settleMs = 20
+
+interface Options {
+  readonly steering: Steering
+  readonly list: RuleList
+  /** Throws for a list that cannot be put in force for other reasons than its own. */
+  readonly check: (list: RuleList) => void
+  readonly describe: (entry: LogEntry) => ProcessInfo | undefined
+  readonly interfaceName: (ifindex: number) => string | undefined
+  readonly warn: (message: string) => void
+}
+
+/** The rules that the steering programs follow. */
+export class KernelRules implements Rules, Disposable {
+  readonly logged: Observable<RuleEvent>
+  readonly counted: Observable<readonly RuleCount[]> = interval(1000).pipe(map(() => this.counts()))
+  /** Emits after lists were replaced with `reset`. */
+  readonly resets: Subject<void> = new Subject()
+  readonly #options: Options
+  readonly #events = new Subject<RuleEvent>()
+  readonly #log: { close(): void }
+  readonly #lists = new Map<number, RuleList>()
+  #list: RuleList
+  #compiled: CompiledRules
+  #resolved: ResolvedList
+  #generation = 1
+  /** What was counted for this list before its names were looked up again. */
+  #before: readonly RuleCount[] = []
+  #watchers: FSWatcher[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#list = options.list
+    options.check(options.list)
+    this.#resolved = resolveList(options.list, systemNames())
+    this.#compiled = compile(this.#resolved, this.#generation)
+    this.logged = this.#events.asObservable()
+    this.#log = options.steering.watchLog((entry) => this.#report(entry))
+    this.#putInForce(false)
+    this.#watchCgroups()
+  }
+
+  get list(): RuleList {
+    return this.#list
+  }
+
+  get shadowed(): readonly Shadow[] {
+    return shadowed(this.#resolved.rules, this.#compiled)
+  }
+
+  replace(rules: readonly (Rule | string)[], options: ReplaceOptions = {}): void {
+    const list = readRules(rules, options.default)
+    this.#options.check(list)
+    this.#compile(resolveList(list, systemNames()))
+    this.#list = list
+    this.#before = []
+    this.#putInForce(options.reset === true)
+    this.#watchCgroups()
+    if (options.reset === true) this.resets.next()
+  }
+
+  /** Looks interfaces and cgroups up again: they come and go. */
+  refresh(): void {
+    try {
+      const resolved = resolveList(this.#list, systemNames())
+      if (isDeepStrictEqual(resolved, this.#resolved)) return
+      const before = this.counts()
+      this.#compile(resolved)
+      this.#before = before
+      this.#putInForce(false)
+    } catch (error) {
+      this.#options.warn(`the rules stay as they are: ${reason(error)}`)
+    }
+  }
+
+  counts(): readonly RuleCount[] {
+    return this.#options.steering.ruleCounts().map(({ packets, bytes }, number) => ({
+      number,
+      packets: packets + (this.#before[number]?.packets ?? 0n),
+      bytes: bytes + (this.#before[number]?.bytes ?? 0n),
+    }))
+  }
+
+  explain(packet: Packet): Explanation {
+    return explain(this.#compiled, this.#list, packet, systemNames())
+  }
+
+  /** The rule that took a connection; undefined for the default, and for one of a list that is long gone. */
+  ruleOf(generation: number, number: number): Rule | undefined {
+    return this.#lists.get(generation)?.rules[number - 1]
+  }
+
+  /** The rule that would take a connection now, with its action. */
+  judge({ source, destination, process, interface: name }: Accepted): {
+    action: string
+    via: string | undefined
+  } {
+    const { rule, action } = this.explain({
+      ip: destination.family,
+      protocol: 6,
+      source: source.address,
+      destination: destination.address,
+      sport: source.port,
+      dport: destination.port,
+      ...(name !== undefined && { interface: name }),
+      mark: 0,
+      dscp: 0,
+      ...(process && { uid: process.uid, gid: process.gid, process: process.name }),
+      ...(process?.cgroup !== undefined && { cgroups: [process.cgroup] }),
+    })
+    return { action, via: this.#list.rules[rule - 1]?.via }
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer)
+    for (const watcher of this.#watchers) watcher.close()
+    this.#log.close()
+    this.#events.complete()
+    this.resets.complete()
+  }
+
+  #compile(resolved: ResolvedList): void {
+    this.#compiled = compile(resolved, this.#generation + 1)
+    this.#resolved = resolved
+    this.#generation++
+  }
+
+  #putInForce(again: boolean): void {
+    this.#lists.set(this.#generation, this.#list)
+    const [oldest] = this.#lists.keys()
+    if (this.#lists.size > rememberedLists && oldest !== undefined) this.#lists.delete(oldest)
+    this.#options.steering.setRules({ ...this.#compiled, again })
+  }
+
+  /** A cgroup that a rule names may be made, or made anew with another id, at any time. */
+  #watchCgroups(): void {
+    for (const watcher of this.#watchers) watcher.close()
+    const parents = new Set(this.#list.rules.flatMap(cgroupsOf).map(parentOf))
+    this.#watchers = [...parents].flatMap((directory) => {
+      try {
+        const watcher = watch(directory, { persistent: false }, () => this.#soon())
+        // The directory is gone: its own parent is watched from then on.
+        return [watcher.on('error', () => this.#soon())]
+      } catch {
+        return []
+      }
+    })
+  }
+
+  #soon(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      this.refresh()
+      this.#watchCgroups()
+    }, settleMs)
+  }
+
+  #report(entry: LogEntry): void {
+    const { key, rule, generation, length, protocol, ifindex } = entry
+    const list = this.#lists.get(generation)
+    this.#events.next({
+      time: new Date(),
+      rule,
+      action: list?.rules[rule - 1]?.action ?? list?.default ?? 'proxy',
+      protocol,
+      source: toEndpoint(key.source, key.sourcePort),
+      destination: toEndpoint(key.destination, key.destinationPort),
+      interface: this.#options.interfaceName(ifindex),
+      bytes: length,
+      process: this.#options.describe(entry),
+    })
+  }
+}
+
+/** The lowest directory that exists above a cgroup: where it, or what leads to it, will be made. */
+function parentOf(path: string): string {
+  const root = cgroupRoot()
+  const found = findCgroup(path)
+  if (found !== undefined) return dirname(`${root}${found}`)
+  let parent = path.startsWith('/') ? dirname(path) : '/'
+  while (parent !== '/' && findCgroup(parent) === undefined) parent = dirname(parent)
+  return `${root}${parent}`
+}
+
+function toEndpoint(bytes: Uint8Array, port: number): Endpoint {
+  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[i * 2] ?? 0) << 8) | (bytes[i * 2 + 1] ?? 0))
+  return endpoint(groups.map((group) => group.toString(16)).join(':'), port)
+}
