@@ -9,12 +9,12 @@ export default defineConfig({
   test: {
     ...(report !== undefined && { reporters: ['default', 'json'], outputFile: { json: report } }),
     projects: [
-      { ssr, test: { name: 'unit', include: ['packages/*/src/**/*.test.ts'] } },
+      { ssr, test: { name: 'unit', include: ['packages/*/src/**/*.test.ts', 'test/unit/*.test.ts'] } },
       {
         ssr,
         test: {
           name: 'kernel',
-          include: ['test/**/*.test.ts'],
+          include: ['test/*.test.ts'],
           pool: 'forks',
           fileParallelism: false,
           testTimeout: 60_000,

@@ -66,8 +66,8 @@ export interface RuleList {
   readonly again: boolean
 }
 
-/** Size of `struct __sk_buff` of include/uapi/linux/bpf.h, and where its ifindex is. */
-const [skbSize, skbIfindex] = [192, 40]
+/** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
+const skb = { size: 192, mark: 8, ifindex: 40 } as const
 
 /**
  * The steering programs, loaded. What is attached stays until {@link close} or the end of the process, for every link is
@@ -185,9 +185,10 @@ export class Steering {
    * What `wan_egress` would do with a packet, from its link layer header on, that left by the interface now. Nothing is
    * sent; counters count. A value of `TC_ACT_…`.
    */
-  tryPacket(packet: Buffer, ifindex: number): number {
-    const context = Buffer.alloc(skbSize)
-    context.writeUInt32LE(ifindex, skbIfindex)
+  tryPacket(packet: Buffer, from: { ifindex: number; mark: number }): number {
+    const context = Buffer.alloc(skb.size)
+    context.writeUInt32LE(from.mark, skb.mark)
+    context.writeUInt32LE(from.ifindex, skb.ifindex)
     return runProgram('try a packet', this.#programFd('wan_egress'), packet, { context }).returned | 0
   }
 

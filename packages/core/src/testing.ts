@@ -1,5 +1,6 @@
 /**
- * Connections without privileges, for testing plugins and what is built on the stream.
+ * Connections without privileges, for testing plugins and what is built on the stream; and the parts that compiled rules
+ * are made of, to be tested against {@link matchRules}.
  *
  * @module
  */
@@ -91,3 +92,11 @@ export class LocalTransport implements Transport, AsyncDisposable {
     return this.close()
   }
 }
+
+export { type CompiledRules, compile } from './rules/compiled/compile.ts'
+export { lookUp } from './rules/compiled/lookup.ts'
+export { toQuestion } from './rules/explain.ts'
+export { type Names, systemNames } from './rules/names.ts'
+export { resolveList } from './rules/read.ts'
+export { matchRules } from './rules/reference.ts'
+export { shadowed } from './rules/shadowed.ts'

@@ -1,0 +1,98 @@
+import { formatRule, parseRule } from '@tproxy/core'
+import {
+  compile,
+  lookUp,
+  matchRules,
+  type Names,
+  resolveList,
+  shadowed,
+  toQuestion,
+} from '@tproxy/core/testing'
+import * as fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { anyPacket, anyRule, listOf } from '../local/rules.ts'
+
+const cgroups = ['/', '/a', '/a/b', '/a/b/c', '/d', '/d/e']
+const names: Names = {
+  interface: (name) => ({ ifindex: Number(name.slice(3)) + 2, mac: undefined }),
+  user: () => undefined,
+  group: () => undefined,
+  cgroup(path) {
+    const above = cgroups.filter((other) => other === '/' || path === other || path.startsWith(`${other}/`))
+    return above.map((other) => BigInt(cgroups.indexOf(other) + 1))
+  },
+}
+
+test('a rule is read as it was written', () => {
+  fc.assert(
+    fc.property(anyRule, (rule) => {
+      const again = parseRule(formatRule(rule))
+      expect(formatRule(again)).toBe(formatRule(rule))
+      const list = { rules: [rule, again], default: 'proxy' } as const
+      const resolved = resolveList(list, names).rules
+      expect(resolved[1]).toEqual(resolved[0])
+    }),
+    { numRuns: 500 },
+  )
+})
+
+test('compiled rules say what the rules say, one after the other', { timeout: 30_000 }, () => {
+  fc.assert(
+    fc.property(listOf(anyRule), fc.array(anyPacket, { minLength: 20, maxLength: 20 }), (rules, packets) => {
+      const list = { rules, default: 'proxy' } as const
+      const compiled = compile(resolveList(list, names), 1)
+      for (const packet of packets) {
+        const { rule, against } = lookUp(compiled, toQuestion(packet, names))
+        expect({ packet, rule }).toEqual({ packet, rule: matchRules(list, packet).rule })
+        // Nothing speaks against the winner, and something against each before it.
+        for (let number = 1; number <= rule; number++)
+          expect(against(number).length > 0).toBe(number !== rule)
+      }
+    }),
+    { numRuns: 150 },
+  )
+})
+
+test('a shadowed rule never wins', { timeout: 30_000 }, () => {
+  let found = 0
+  fc.assert(
+    fc.property(listOf(anyRule), fc.array(anyPacket, { minLength: 20, maxLength: 20 }), (rules, packets) => {
+      const list = { rules, default: 'proxy' } as const
+      const resolved = resolveList(list, names)
+      const hidden = shadowed(resolved.rules, compile(resolved, 1))
+      found += hidden.length
+      const winners = new Set(packets.map((packet) => matchRules(list, packet).rule))
+      for (const { rule, by } of hidden) {
+        expect(by).toBeLessThan(rule)
+        expect(winners).not.toContain(rule)
+      }
+    }),
+    { numRuns: 100 },
+  )
+  expect(found).toBeGreaterThan(50)
+})
+
+test('a rule is shadowed by one that covers it, and not by one that does not', () => {
+  const hidden = (...lines: string[]) => {
+    const resolved = resolveList({ rules: lines.map(parseRule), default: 'proxy' }, names)
+    return shadowed(resolved.rules, compile(resolved, 1))
+  }
+  expect(hidden('drop to 10.0.0.0/8', 'direct to 10.1.0.0/16')).toEqual([{ rule: 2, by: 1 }])
+  expect(hidden('drop tcp', 'direct udp', 'proxy dport 80')).toEqual([{ rule: 3, by: 1 }])
+  expect(hidden('drop to 10.0.0.0/8 not tcp', 'direct to 10.1.0.0/16')).toEqual([])
+  expect(hidden('drop uid 0', 'drop dport 1')).toEqual([])
+  expect(hidden('drop', 'direct')).toEqual([{ rule: 2, by: 1 }])
+})
+
+test('10 000 rules compile within a second', () => {
+  const lines = Array.from({ length: 10_000 }, (_, i) =>
+    i % 2 === 0
+      ? `drop tcp to 10.${i % 256}.${(i >> 6) & 255}.${(i * 7) & 255} dport ${i % 3000}`
+      : `direct to 2001:db8:${(i % 4096).toString(16)}:${((i * 31) & 0xffff).toString(16)}::/64`,
+  )
+  const list = { rules: lines.map(parseRule), default: 'proxy' } as const
+  const started = performance.now()
+  const compiled = compile(resolveList(list, names), 1)
+  expect(performance.now() - started).toBeLessThan(1000)
+  expect(compiled.length).toBeLessThan(64 * 2 ** 20)
+})
