@@ -2,8 +2,10 @@
 import { execFile } from 'node:child_process'
 import { readlinkSync } from 'node:fs'
 import { get } from 'node:http'
+import type { Socket } from 'node:net'
+import { createInterface } from 'node:readline'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
-import type { ProxyProgramOptions } from './world.ts'
+import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
 // Imported by mistake, or started by hand, it would intercept the machine itself.
 const machine = process.env['RIG_MACHINE']
@@ -60,6 +62,23 @@ try {
     })
     const { end, bytes, durationMs } = await session.ended
     say('end', { id, how: end?.how, by: end?.by, error: end?.error?.message, bytes, durationMs })
+  })
+  proxy.rules?.logged.subscribe(
+    ({ rule, action, protocol, destination, interface: device, process: program }) =>
+      say('logged', { rule, action, protocol, destination, interface: device, process: program }),
+  )
+  // A line replaces the rules, or asks for their counts. It is no reason to go on.
+  ;(process.stdin as Socket).unref()
+  createInterface({ input: process.stdin }).on('line', (line) => {
+    const { rules, default: fallback, reset } = JSON.parse(line) as RuleCommand
+    try {
+      if (rules !== undefined)
+        proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })
+      const counts = proxy.rules?.counts().map(({ packets, bytes }) => [Number(packets), Number(bytes)])
+      say('rules', { counts, list: proxy.rules?.list })
+    } catch (error) {
+      say('rules', { error: reason(error) })
+    }
   })
   process.once('SIGTERM', () => void proxy.close().then(() => say('closed')))
   process.on('uncaughtException', (error) => say('uncaught', { message: reason(error), stack: error.stack }))

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import type { Action } from '@tproxy/core'
 import { Host, type Program } from './host.ts'
 
 const node = process.execPath
@@ -121,8 +122,31 @@ export interface ProxyProgramOptions {
   readonly cgroup?: string
   readonly failClosed?: boolean
   readonly rules?: readonly string[]
+  readonly defaultAction?: Action
   readonly plugin?: string
   readonly timeouts?: Record<string, number>
+}
+
+/** What proxy.ts reads on its standard input, a line each. Without rules: their counts. */
+export interface RuleCommand {
+  readonly rules?: readonly string[]
+  readonly default?: Action
+  readonly reset?: boolean
+}
+
+/** What it answers. */
+export interface RuleAnswer {
+  readonly counts?: readonly (readonly [packets: number, bytes: number])[]
+  readonly error?: string
+}
+
+/** Sends a line to proxy.ts, and waits for the answer. */
+export async function tellRules(proxy: Program, command: RuleCommand): Promise<RuleAnswer> {
+  const answers = () => proxy.events.filter(({ event }) => event === 'rules')
+  const before = answers().length
+  proxy.child.stdin?.write(`${JSON.stringify(command)}\n`)
+  await proxy.until(() => answers().length > before, 'an answer about the rules')
+  return answers()[before] as RuleAnswer
 }
 
 export interface Memory {

@@ -1,0 +1,290 @@
+import { mkdirSync, rmdirSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { dial, holdDial, inCgroup } from './rig/client.ts'
+import { shortConnections } from './rig/crowd.ts'
+import { datagram, datagramEcho, echoRequest, rawFrames } from './rig/datagram.ts'
+import type { Program } from './rig/host.ts'
+import { sessions } from './rig/sessions.ts'
+import { addresses, type ProxyProgramOptions, tellRules, World } from './rig/world.ts'
+
+let world: World
+let echo: AsyncDisposable
+beforeAll(async () => {
+  world = await World.create()
+  echo = await datagramEcho(world.internet, 7)
+})
+afterAll(async () => {
+  await echo?.[Symbol.asyncDispose]()
+  await world?.close()
+})
+
+let proxy: Program
+/** A proxy for each test of a block. Nothing it does may end in an error that nobody handles. */
+function withRules(rules: readonly string[], options: ProxyProgramOptions = {}): void {
+  beforeEach(async () => {
+    proxy = await world.proxy({ interfaces: ['wan0'], rules, ...options })
+  })
+  afterEach(async () => {
+    expect(await proxy.stop()).toMatchObject({ code: 0 })
+    expect(proxy.events.filter(({ event }) => event === 'uncaught')).toEqual([])
+  })
+}
+
+const received = async (name: string, counter: 'rx' | 'tx') => {
+  const text = await world.client.sh(`ip -s -j link show ${name}`)
+  return (JSON.parse(text) as [{ stats64: Record<'rx' | 'tx', { packets: number }> }])[0].stats64[counter]
+    .packets
+}
+
+describe.each([4, 6] as const)('over IPv%i', (family) => {
+  const { origin, url } = addresses[family]
+
+  describe('each action does what it says', () => {
+    withRules([
+      'reject dport 9 not tcp',
+      'reject tcp dport 10',
+      'drop dport 11',
+      'direct dport 7',
+      `reject proto ${family === 4 ? 'icmp' : 'icmpv6'} to ${origin}`,
+    ])
+
+    test('reject refuses a connection at once, as a closed port does', async () => {
+      const started = performance.now()
+      expect(await dial(world.client, [origin, 10])).toMatchObject({ end: 'ECONNREFUSED' })
+      expect(performance.now() - started).toBeLessThan(800)
+    })
+
+    test('reject answers datagrams and echo requests with ICMP port unreachable', async () => {
+      expect(await datagram(world.client, [origin, 9])).toBe('ECONNREFUSED')
+      expect(await datagram(world.client, [origin, 9], { bytes: 9000 })).toBe('ECONNREFUSED')
+      expect(await echoRequest(world.client, origin)).toBe('ECONNREFUSED')
+    })
+
+    test('drop lets neither connection nor datagram out, without an answer', async () => {
+      expect(await dial(world.client, [origin, 11], { timeout: 1500 })).toMatchObject({ end: 'timeout' })
+      expect(await datagram(world.client, [origin, 11])).toBe('silence')
+    })
+
+    test('direct never enters userspace, and the origin sees the program itself', async () => {
+      const { port, equal } = await dial(world.client, [origin, 7], { echo: 10_000, shutdown: true })
+      expect(equal).toBe(true)
+      expect(world.reached.at(-1)).toMatchObject({ fromPort: port })
+      expect(await datagram(world.client, [origin, 7])).toBe('answered')
+      // In fragments, too.
+      expect(await datagram(world.client, [origin, 7], { bytes: 20_000 })).toBe('answered')
+      expect(sessions(proxy)).toEqual([])
+    })
+
+    test('what no rule matches is proxied', async () => {
+      const { stdout } = await world.client.run('curl', ['-sS', `http://${url}/`])
+      expect(stdout).toContain('GET /')
+      expect(sessions(proxy)).toHaveLength(1)
+    })
+
+    test('packets and bytes are counted by rule', async () => {
+      await dial(world.client, [origin, 10])
+      for (let i = 0; i < 3; i++) await datagram(world.client, [origin, 9], { bytes: 100 })
+      const { counts } = await tellRules(proxy, {})
+      const size = 100 + 8 + (family === 4 ? 20 : 40)
+      expect(counts?.[1]).toEqual([3, 3 * size])
+      expect(counts?.[2]?.[0]).toBe(1)
+      expect(counts?.[4]).toEqual([0, 0])
+    })
+  })
+
+  describe('rules look at who sends', () => {
+    withRules([
+      'reject tcp uid 1234',
+      'reject udp uid 1235-1240 not uid 1236',
+      'reject tcp gid 4321',
+      'reject cgroup watched',
+      'reject tcp process client dport 22',
+      'reject mark 0x99 dport 7',
+    ])
+    const user = (uid: number, gid = 0) => ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
+
+    test('by user and group', async () => {
+      const end = async (by: readonly string[]) =>
+        (await dial(world.client, [origin, 7], { by, send: 'x', shutdown: true })).end
+      expect(await end(user(1234))).toBe('ECONNREFUSED')
+      expect(await end(user(1233))).toBe('fin')
+      expect(await end(user(0, 4321))).toBe('ECONNREFUSED')
+      expect(await datagram(world.client, [origin, 7], { by: user(1235) })).toBe('ECONNREFUSED')
+      expect(await datagram(world.client, [origin, 7], { by: user(1236) })).toBe('answered')
+    })
+
+    test('by process and mark', async () => {
+      expect((await dial(world.client, [origin, 22])).end).toBe('ECONNREFUSED')
+      expect((await dial(world.client, [origin, 7], { mark: 0x99 })).end).toBe('ECONNREFUSED')
+    })
+  })
+
+  describe('a cgroup', () => {
+    test('counts with all below it, and is found when it is made later', async () => {
+      const path = world.client.cgroup.slice(world.client.cgroup.lastIndexOf('/rig-'))
+      await using started = await world.proxy({
+        interfaces: ['wan0'],
+        rules: [`reject cgroup ${path}/watched-${family}`],
+      })
+      const name = `watched-${family}/below`
+      mkdirSync(`${world.client.cgroup}/${name}`, { recursive: true })
+      await expect
+        .poll(
+          async () =>
+            (
+              await dial(world.client, [origin, 7], {
+                by: inCgroup(world.client, name),
+                send: 'x',
+                shutdown: true,
+              })
+            ).end,
+        )
+        .toBe('ECONNREFUSED')
+      expect((await dial(world.client, [origin, 7], { send: 'x', shutdown: true })).end).toBe('fin')
+      for (const it of [name, `watched-${family}`]) rmdirSync(`${world.client.cgroup}/${it}`)
+      await started.stop()
+    })
+  })
+
+  describe('redirect', () => {
+    beforeAll(() =>
+      world.client.sh('ip link add in0 type veth peer name in1; ip link set in0 up; ip link set in1 up'),
+    )
+    afterAll(() => world.client.sh('ip link del in0'))
+    withRules(['redirect:wan1 tcp dport 7', 'redirect-into:in0 udp dport 7'])
+
+    test('sends by another interface, to the next hop there', async () => {
+      const before = await received('wan1', 'tx')
+      const { equal } = await dial(world.client, [origin, 7], { echo: 100_000, shutdown: true })
+      expect(equal).toBe(true)
+      expect((await received('wan1', 'tx')) - before).toBeGreaterThanOrEqual(3)
+    })
+
+    test('or into one, as if received there', async () => {
+      await world.client.sh(`nft -f - <<'END'
+        table inet seen {
+          chain before { type filter hook prerouting priority -300; iifname in0 udp dport 7 counter; }
+        }
+END`)
+      expect(await datagram(world.client, [origin, 7])).toBe('silence')
+      expect(await world.client.sh('nft list table inet seen; nft delete table inet seen')).toContain(
+        'counter packets 1 bytes',
+      )
+    })
+  })
+})
+
+describe.each([
+  ['a fragment', '4500003c00012000'],
+  ['a whole packet', '4500003c00010000'],
+] as const)('%s whose headers say more than there is', (_, start) => {
+  withRules(['drop tcp dport 11', 'direct'])
+
+  test('is no way around a drop', async () => {
+    const { client, origin } = addresses[4]
+    const mac = (await world.client.sh("ip -br link show wan0 | awk '{print $3}'")).replaceAll(':', '').trim()
+    const hex = (address: string) => Buffer.from(address.split('.').map(Number)).toString('hex')
+    const to = (port: number) => {
+      const header = `${'ffffffffffff'}${mac}0800${start}40060000${hex(client)}${hex(origin)}`
+      const ports = Buffer.from([0x9c, 0x40, port >> 8, port & 255]).toString('hex')
+      return Buffer.from(`${header}${ports}${'00'.repeat(8)}50020000${'00'.repeat(24)}`, 'hex')
+    }
+    // From an IP header without the ports to a TCP header without its last byte.
+    const cut = [14, 20, 33, 34, 36, 37, 47, 53].map((length) => to(11).subarray(0, length))
+    expect(await rawFrames(world.client, 'wan0', [...cut, to(11)])).toBe(0)
+    expect(await rawFrames(world.client, 'wan0', [to(12)])).toBe(1)
+  })
+})
+
+describe('log', () => {
+  withRules(['drop udp dport 7 log', 'direct tcp dport 7 log'])
+
+  test('reports each connection and each datagram with its rule and program', async () => {
+    const [host, { origin }] = [world.client, addresses[4]]
+    await datagram(host, [origin, 7])
+    await dial(host, [origin, 7], { echo: 50_000, shutdown: true })
+    const logged = () => proxy.events.filter(({ event }) => event === 'logged')
+    await proxy.until(() => logged().length >= 2, 'both in the log')
+    expect(logged()).toEqual([
+      expect.objectContaining({ rule: 1, action: 'drop', protocol: 17, interface: 'wan0' }),
+      expect.objectContaining({
+        rule: 2,
+        action: 'direct',
+        protocol: 6,
+        destination: expect.objectContaining({ address: origin, port: 7 }),
+        process: expect.objectContaining({ name: 'client', uid: 0 }),
+      }),
+    ])
+  })
+})
+
+describe('while it runs', () => {
+  const { origin } = addresses[4]
+  const fillers = (count: number, base: number) =>
+    Array.from({ length: count }, (_, i) => `drop tcp to 10.${base}.${i >> 8}.${i & 255} dport ${1000 + i}`)
+  withRules([])
+
+  test('lists are replaced as a whole: no connection fails, whichever list it met', {
+    timeout: 120_000,
+  }, async () => {
+    // Each list lets port 7 through by another rule and drops the rest: parts of both together would drop it.
+    const one = [...fillers(300, 1), 'direct tcp dport 7', 'drop tcp']
+    const two = [...fillers(900, 2), 'drop tcp not dport 7', 'proxy tcp dport 7']
+    await tellRules(proxy, { rules: one, default: 'drop' })
+    let running = true
+    const load = (async () => {
+      const results = []
+      while (running)
+        results.push(
+          await shortConnections(world.client, { address: origin, port: 7, count: 500, parallel: 20 }),
+        )
+      return results
+    })()
+    for (let swap = 0; swap < 40; swap++) {
+      const { error } = await tellRules(proxy, { rules: swap % 2 === 0 ? two : one, default: 'drop' })
+      expect(error).toBeUndefined()
+      await sleep(20)
+    }
+    running = false
+    const results = await load
+    expect(results.length).toBeGreaterThan(2)
+    for (const result of results)
+      expect(result).toMatchObject({ succeeded: 500, failed: 0, unanswered: 0, stalled: 0 })
+  })
+
+  test('what is established keeps its decision, unless it is asked to end', async () => {
+    await tellRules(proxy, { rules: ['direct dport 7'] })
+    const straight = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    await tellRules(proxy, { rules: [] })
+    const proxied = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    await expect.poll(() => sessions(proxy).length).toBe(1)
+
+    await tellRules(proxy, { rules: ['reject tcp dport 7'] })
+    expect((await dial(world.client, [origin, 7])).end).toBe('ECONNREFUSED')
+    // The client closes when all of its bytes are back.
+    expect(await straight.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
+    expect(await proxied.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
+  })
+
+  test('with reset, what the new rules decide differently ends, and the rest stays', async () => {
+    const proxied = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    await expect.poll(() => sessions(proxy).length).toBe(1)
+    await tellRules(proxy, { rules: ['direct dport 7', 'direct dport 22'] })
+    const straight = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    const kept = await holdDial(world.client, [origin, 22], { read: 1 })
+    await tellRules(proxy, { rules: ['reject dport 7', 'direct dport 22'], reset: true })
+    expect((await straight.release()).end).toBe('ECONNRESET')
+    expect((await proxied.release()).end).toBe('ECONNRESET')
+    expect(await kept.release()).toMatchObject({ end: 'closed' })
+  })
+
+  test('a list that is not valid leaves the old one in force', async () => {
+    await tellRules(proxy, { rules: ['reject tcp dport 7'] })
+    const answer = await tellRules(proxy, { rules: ['drop tcp', 'drop dport 70000'] })
+    expect(answer.error).toContain('"70000": expected a port')
+    expect((await dial(world.client, [origin, 7])).end).toBe('ECONNREFUSED')
+    const unknown = await tellRules(proxy, { rules: ['proxy via nobody'] })
+    expect(unknown.error).toContain('rule 1: there is no plugin nobody')
+  })
+})
