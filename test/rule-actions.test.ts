@@ -67,9 +67,9 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     })
 
     test('direct never enters userspace, and the origin sees the program itself', async () => {
-      const { port, equal } = await dial(world.client, [origin, 7], { echo: 10_000, shutdown: true })
-      expect(equal).toBe(true)
-      expect(world.reached.at(-1)).toMatchObject({ fromPort: port })
+      const result = await dial(world.client, [origin, 7], { echo: 10_000 })
+      expect(result).toMatchObject({ end: 'closed', received: 10_000, equal: true })
+      expect(world.reached.at(-1)).toMatchObject({ fromPort: result.port })
       expect(await datagram(world.client, [origin, 7])).toBe('answered')
       // In fragments, too.
       expect(await datagram(world.client, [origin, 7], { bytes: 20_000 })).toBe('answered')
@@ -156,8 +156,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
 
     test('sends by another interface, to the next hop there', async () => {
       const before = await received('wan1', 'tx')
-      const { equal } = await dial(world.client, [origin, 7], { echo: 100_000, shutdown: true })
-      expect(equal).toBe(true)
+      const result = await dial(world.client, [origin, 7], { echo: 100_000 })
+      expect(result).toMatchObject({ end: 'closed', received: 100_000, equal: true })
       expect((await received('wan1', 'tx')) - before).toBeGreaterThanOrEqual(3)
     })
 

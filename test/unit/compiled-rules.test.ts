@@ -14,7 +14,7 @@ import { anyPacket, anyRule, listOf } from '../local/rules.ts'
 
 const cgroups = ['/', '/a', '/a/b', '/a/b/c', '/d', '/d/e']
 const names: Names = {
-  interface: (name) => ({ ifindex: Number(name.slice(3)) + 2, mac: undefined }),
+  interface: (name) => ({ ifindex: Number(name.slice(3)) + 2, mac: undefined, gateway: undefined }),
   user: () => undefined,
   group: () => undefined,
   cgroup(path) {

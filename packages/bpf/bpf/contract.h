@@ -106,13 +106,13 @@ enum action {
 struct verdict {
 	__u32 rule; /* its number, from 1, as the user's list has it; 0: the default */
 	__u32 generation;
-	__u32 action;
-	__u32 log; /* 1: report what it decides */
-	/* Where to, with ACTION_REDIRECT. */
-	__u32 ifindex;
-	__u32 into; /* 1: as if received there */
-	__u8 mac[6];
-	__u8 has_mac;
+	__u32 ifindex; /* with ACTION_REDIRECT: where to */
+	__u8 action;
+	__u8 log;     /* 1: report what it decides */
+	__u8 into;    /* 1: as if received there */
+	__u8 has_mac; /* of that interface */
+	/* Into it: its MAC address. Out of it: the gateway of its IPv6 default route, or zero. */
+	__u8 address[16];
 };
 
 /*
@@ -242,8 +242,9 @@ enum counter {
 	COUNT_DROPPED_FRAGMENT,	  /* its first one was not seen, and the rules refuse something */
 	COUNT_DROPPED_STRAY, /* a packet of an accepted socket on its way out: the program's address
 				is gone */
-	COUNT_DROPPED_DEVICE,  /* the interface is not in slots */
-	COUNT_DROPPED_REWRITE, /* no memory for a link layer header */
+	COUNT_DROPPED_DEVICE,	/* the interface is not in slots */
+	COUNT_DROPPED_REWRITE,	/* no memory for a link layer header */
+	COUNT_DROPPED_NO_ROUTE, /* redirect: IPv6, and no route leads by that interface */
 	COUNT_REJECTED,
 	COUNT_REJECTED_SILENTLY, /* dropped: to an answer of this kind there is no answer */
 	COUNT_REDIRECTED,

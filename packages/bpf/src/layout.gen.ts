@@ -91,21 +91,22 @@ export const Counter = {
   droppedStray: 19,
   droppedDevice: 20,
   droppedRewrite: 21,
-  rejected: 22,
-  rejectedSilently: 23,
-  redirected: 24,
-  logLost: 25,
-  assigned: 26,
-  established: 27,
-  droppedNoListener: 28,
-  droppedAssign: 29,
-  droppedMalformed: 30,
-  reused: 31,
-  returned: 32,
-  passedLoopback: 33,
-  droppedReturn: 34,
-  ownerLost: 35,
-  max: 36,
+  droppedNoRoute: 22,
+  rejected: 23,
+  rejectedSilently: 24,
+  redirected: 25,
+  logLost: 26,
+  assigned: 27,
+  established: 28,
+  droppedNoListener: 29,
+  droppedAssign: 30,
+  droppedMalformed: 31,
+  reused: 32,
+  returned: 33,
+  passedLoopback: 34,
+  droppedReturn: 35,
+  ownerLost: 36,
+  max: 37,
 } as const
 
 export interface Settings {
@@ -255,35 +256,35 @@ export function writeOwner(buffer: Buffer, value: Owner, at = 0): Buffer {
 export interface Verdict {
   rule: number
   generation: number
+  ifindex: number
   action: number
   log: number
-  ifindex: number
   into: number
-  mac: Uint8Array
   hasMac: number
+  address: Uint8Array
 }
 export const verdictSize = 32
 export function readVerdict(buffer: Buffer, at = 0): Verdict {
   return {
     rule: buffer.readUInt32LE(at),
     generation: buffer.readUInt32LE(at + 4),
-    action: buffer.readUInt32LE(at + 8),
-    log: buffer.readUInt32LE(at + 12),
-    ifindex: buffer.readUInt32LE(at + 16),
-    into: buffer.readUInt32LE(at + 20),
-    mac: buffer.subarray(at + 24, at + 30),
-    hasMac: buffer.readUInt8(at + 30),
+    ifindex: buffer.readUInt32LE(at + 8),
+    action: buffer.readUInt8(at + 12),
+    log: buffer.readUInt8(at + 13),
+    into: buffer.readUInt8(at + 14),
+    hasMac: buffer.readUInt8(at + 15),
+    address: buffer.subarray(at + 16, at + 32),
   }
 }
 export function writeVerdict(buffer: Buffer, value: Verdict, at = 0): Buffer {
   buffer.writeUInt32LE(value.rule, at)
   buffer.writeUInt32LE(value.generation, at + 4)
-  buffer.writeUInt32LE(value.action, at + 8)
-  buffer.writeUInt32LE(value.log, at + 12)
-  buffer.writeUInt32LE(value.ifindex, at + 16)
-  buffer.writeUInt32LE(value.into, at + 20)
-  buffer.set(value.mac, at + 24)
-  buffer.writeUInt8(value.hasMac, at + 30)
+  buffer.writeUInt32LE(value.ifindex, at + 8)
+  buffer.writeUInt8(value.action, at + 12)
+  buffer.writeUInt8(value.log, at + 13)
+  buffer.writeUInt8(value.into, at + 14)
+  buffer.writeUInt8(value.hasMac, at + 15)
+  buffer.set(value.address, at + 16)
   return buffer
 }
 

@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { cgroupIds, findCgroup } from '../tc/cgroup.ts'
-import { findInterface } from '../tc/interfaces.ts'
+import { defaultGateway, findInterface } from '../tc/interfaces.ts'
+import type { RedirectTarget } from './resolved.ts'
 
 /** What names in rules stand for on this host, now. */
 export interface Names {
-  interface(name: string): { ifindex: number; mac: Uint8Array | undefined } | undefined
+  interface(name: string): Omit<RedirectTarget, 'into'> | undefined
   user(name: string): number | undefined
   group(name: string): number | undefined
   /**
@@ -21,7 +22,14 @@ export function systemNames(): Names {
     interface(name) {
       if (!interfaces.has(name)) {
         const found = findInterface(name)
-        interfaces.set(name, found && { ifindex: found.ifindex, mac: found.hasMac ? found.mac : undefined })
+        interfaces.set(
+          name,
+          found && {
+            ifindex: found.ifindex,
+            mac: found.hasMac ? found.mac : undefined,
+            gateway: defaultGateway(name),
+          },
+        )
       }
       return interfaces.get(name)
     },

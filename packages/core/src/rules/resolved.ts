@@ -6,6 +6,8 @@ export interface RedirectTarget {
   readonly ifindex: number
   /** undefined: packets have no link layer header there. */
   readonly mac: Uint8Array | undefined
+  /** Next hop of its IPv6 default route, 16 bytes. */
+  readonly gateway: Uint8Array | undefined
   /** As if received there, instead of sent. */
   readonly into: boolean
 }

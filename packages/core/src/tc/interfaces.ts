@@ -1,3 +1,4 @@
+import ipaddr from 'ipaddr.js'
 import { TproxyError } from '../errors.ts'
 import { ipJson } from './system.ts'
 
@@ -24,6 +25,8 @@ interface Route {
   dst: string
   dev?: string
   type?: string
+  gateway?: string
+  metric?: number
   nexthops?: { dev?: string }[]
 }
 
@@ -51,6 +54,15 @@ export function findInterface(name: string): Interface | undefined {
   if (link === undefined) return undefined
   const hasMac = link.link_type === 'ether' || link.link_type === 'loopback'
   return { name, ifindex: link.ifindex, hasMac, mac: macOf(link, hasMac) }
+}
+
+/** Next hop of an interface's IPv6 default route, the preferred one if there are several. */
+export function defaultGateway(name: string): Uint8Array | undefined {
+  const routes = ipJson<Route>('-6', 'route', 'show', 'default', 'dev', name, 'table', 'all')
+  const [best] = routes
+    .filter(({ gateway }) => gateway !== undefined)
+    .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+  return best?.gateway === undefined ? undefined : Uint8Array.from(ipaddr.parse(best.gateway).toByteArray())
 }
 
 /** The interfaces that are meant. Throws `E_INTERFACE` for one that is missing or of a kind we cannot carry. */

@@ -11,7 +11,7 @@ import {
   writeVerdict,
 } from '@tproxy/bpf'
 import { TproxyError } from '../../errors.ts'
-import type { Ranges, ResolvedList, ResolvedRule } from '../resolved.ts'
+import type { Ranges, RedirectTarget, ResolvedList, ResolvedRule } from '../resolved.ts'
 import { orderRules } from './order.ts'
 import { Output } from './output.ts'
 import { Rows, RuleSet } from './rows.ts'
@@ -127,7 +127,6 @@ export function compile({ rules, fallback, cgroups }: ResolvedList, generation: 
 function writeVerdicts(out: Output, rules: readonly ResolvedRule[], generation: number): number {
   // Read with a mask, hence aligned.
   const at = out.take(rules.length * verdictSize, verdictSize)
-  const noMac = new Uint8Array(6)
   for (const [rule, { action, log, redirect }] of rules.entries())
     writeVerdict(
       out.bytes,
@@ -138,12 +137,18 @@ function writeVerdicts(out: Output, rules: readonly ResolvedRule[], generation: 
         log: log ? 1 : 0,
         ifindex: redirect?.ifindex ?? 0,
         into: redirect?.into ? 1 : 0,
-        mac: redirect?.mac ?? noMac,
         hasMac: redirect?.mac === undefined ? 0 : 1,
+        address: addressOf(redirect),
       },
       at + rule * verdictSize,
     )
   return at
+}
+
+function addressOf(redirect: RedirectTarget | undefined): Uint8Array {
+  const address = new Uint8Array(16)
+  address.set((redirect?.into ? redirect.mac : redirect?.gateway) ?? [])
+  return address
 }
 
 /** A packet is known by the deepest cgroup above it that any rule names; the others above that are known from it. */
