@@ -1,7 +1,8 @@
 import { styleText } from 'node:util'
-import type { Session } from '@tproxy/core'
+import type { RuleEvent, Session } from '@tproxy/core'
+import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
-import { type Paint, readyLine, sessionLine } from './lines.ts'
+import { type Paint, readyLine, reloadedLine, ruleLine, sessionLine } from './lines.ts'
 import type { Output } from './output.ts'
 import { formatTime } from './quantities.ts'
 import type { Ready, Report } from './report.ts'
@@ -29,6 +30,14 @@ export class HumanReport implements Report {
     const how = session.end?.how
     const failed = how === 'failed' || how === 'timeout'
     if (this.#level >= (failed ? 1 : 2)) this.#say(this.#events, (paint) => sessionLine(session, paint))
+  }
+
+  rule(event: RuleEvent): void {
+    if (this.#level >= 1) this.#say(this.#events, (paint) => ruleLine(event, paint))
+  }
+
+  reloaded(reloaded: Reloaded): void {
+    if (this.#level >= 1) this.#say(this.#events, (paint) => reloadedLine(reloaded, paint))
   }
 
   warning(message: string): void {

@@ -63,6 +63,34 @@ describe('the command line', () => {
     expect(() => options('--idle-timeout', 'soon')).toThrow('--idle-timeout is "soon"')
   })
 
+  it('takes words and options of rules in any order', () => {
+    const words = ['--json', '192.0.2.1', '--uid=7', '[2001:db8::1]:53']
+    expect(() => parseInvocation(['rules', 'explain', 'udp', ...words])).toThrow('different IP versions')
+    expect(
+      parseInvocation(['rules', 'explain', 'udp', ...words.toSpliced(1, 1, '2001:db8::2')]),
+    ).toMatchObject({
+      to: 'explain',
+      packet: { ip: 6, protocol: 17, source: '2001:db8::2', destination: '2001:db8::1', dport: 53, uid: 7 },
+      files: undefined,
+      json: true,
+    })
+    expect(parseInvocation(['rules', '--watch', '--pid', '7'])).toMatchObject({ watch: true, pid: 7 })
+    expect(parseInvocation(['reload', '--reset'])).toMatchObject({ form: 'reload', reset: true })
+    expect(parseInvocation(['--', 'reload'])).toMatchObject({ form: 'command', command: ['reload'] })
+  })
+
+  it('says which options do not go with which words', () => {
+    expect(() => parseInvocation(['rules', '--uid', '5'])).toThrow('--uid does not go with rules')
+    expect(() => parseInvocation(['rules', 'check', 'f', '--watch'])).toThrow(
+      '--watch does not go with rules check',
+    )
+    expect(() => parseInvocation(['-v', 'reload'])).toThrow('--verbose does not go with reload')
+    expect(() => parseInvocation(['reload', '--rest'])).toThrow('did you mean --reset?')
+    expect(() => parseInvocation(['rules', 'explian'])).toThrow('rules explian: there is no such command')
+    expect(() => parseInvocation(['rules', 'explain', 'tcpp', '::1', '::2'])).toThrow('did you mean tcp?')
+    expect(() => parseInvocation(['rules', 'explain', 'tcp', '::1', '192.0.2.1:x'])).toThrow('is no address')
+  })
+
   it('wants a command or an interface', () => {
     expect(parseInvocation(['-i', 'eth0'])).toMatchObject({ form: 'interface' })
     expect(() => parseInvocation(['-v'])).toThrow('nothing to do')

@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util'
 import { nearest, TproxyError } from '@tproxy/core'
 
-import { flags, type Options, readOptions } from './options.ts'
+import { type Flags, flags, type Options, readOptions } from './options.ts'
+import { parseReload, parseRules, type RulesForm, reloadFlags, rulesFlags } from './rules/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =
@@ -9,6 +10,7 @@ export type Invocation =
   | { readonly form: 'version' }
   | { readonly form: 'doctor'; readonly options: Options }
   | { readonly form: 'clean'; readonly options: Options }
+  | RulesForm
   | InterfaceForm
   | CommandForm
 
@@ -31,28 +33,26 @@ export interface Given {
   readonly value: string | undefined
 }
 
-const subcommands: readonly string[] = ['doctor', 'clean']
+/** With the options of each. */
+const subcommands: Readonly<Record<string, Flags>> = {
+  doctor: flags,
+  clean: flags,
+  rules: rulesFlags,
+  reload: reloadFlags,
+}
 const seeHelp = 'see tproxy-run --help'
 
 /** Reads the arguments after the program's name. Throws `E_OPTION`; its message repeats no value, which may be secret. */
 export function parseInvocation(args: readonly string[]): Invocation {
-  const { given, rest, terminated } = splitOptions(args)
+  const { given, rest, terminated } = splitOptions(args, flags)
   const [first, ...others] = rest
-  const subcommand = !terminated && first !== undefined && subcommands.includes(first) ? first : undefined
-  if (subcommand !== undefined) {
-    const after = splitOptions(others)
-    if (after.rest.length > 0)
-      throw new TproxyError('E_OPTION', `${subcommand} takes no arguments`, {
-        hint: `to run a program of that name: tproxy-run -- ${subcommand} …`,
-      })
-    given.push(...after.given)
-  }
+  if (!terminated && first !== undefined && Object.hasOwn(subcommands, first))
+    return parseSubcommand(first, given, others)
   if (given.some(({ name }) => name === 'help')) return { form: 'help' }
   if (given.some(({ name }) => name === 'version')) return { form: 'version' }
   const options = readOptions(given)
-  if (subcommand !== undefined) return { form: subcommand as 'doctor' | 'clean', options }
   if (first !== undefined) return { form: 'command', options, command: [first, ...others] }
-  if (options.interfaces === undefined)
+  if (options.interfaces === undefined && options.config === undefined)
     throw new TproxyError('E_OPTION', 'nothing to do', {
       hint: 'give a command, as in tproxy-run --plugin socks -- curl https://example.com, or --interface NAME',
     })
@@ -61,8 +61,36 @@ export function parseInvocation(args: readonly string[]): Invocation {
   return { form: 'interface', options }
 }
 
+/** Here, options and words may be mixed. */
+function parseSubcommand(name: string, before: readonly Given[], args: readonly string[]): Invocation {
+  const allowed = subcommands[name] ?? {}
+  const stray = before.find((option) => !Object.hasOwn(allowed, option.name))
+  if (stray !== undefined)
+    throw new TproxyError('E_OPTION', `--${stray.name} does not go with ${name}`, { hint: seeHelp })
+  const given = [...before]
+  const words: string[] = []
+  for (let left = args; left.length > 0; ) {
+    const { given: options, rest } = splitOptions(left, allowed)
+    given.push(...options)
+    words.push(...rest.slice(0, 1))
+    left = rest.slice(1)
+  }
+  if (given.some((option) => option.name === 'help')) return { form: 'help' }
+  if (given.some((option) => option.name === 'version')) return { form: 'version' }
+  if (name === 'rules') return parseRules(words, given)
+  if (name === 'reload') return parseReload(words, given)
+  if (words.length > 0)
+    throw new TproxyError('E_OPTION', `${name} takes no arguments`, {
+      hint: `to run a program of that name: tproxy-run -- ${name} …`,
+    })
+  return { form: name as 'doctor' | 'clean', options: readOptions(given) }
+}
+
 /** Options end at `--` or at the first word that is none: what follows belongs to the command. */
-function splitOptions(args: readonly string[]): { given: Given[]; rest: string[]; terminated: boolean } {
+function splitOptions(
+  args: readonly string[],
+  flags: Flags,
+): { given: Given[]; rest: string[]; terminated: boolean } {
   const { tokens } = parseArgs({
     args: [...args],
     options: flags,
@@ -76,7 +104,7 @@ function splitOptions(args: readonly string[]): { given: Given[]; rest: string[]
     if (token.kind === 'option-terminator')
       return { given, rest: args.slice(token.index + 1), terminated: true }
     const flag = Object.entries(flags).find(([name]) => name === token.name)?.[1]
-    if (flag === undefined) throw unknownOption(token.rawName)
+    if (flag === undefined) throw unknownOption(token.rawName, flags)
     if (flag.type === 'boolean' && token.value !== undefined)
       throw new TproxyError('E_OPTION', `${token.rawName} takes no value`, { hint: seeHelp })
     if (flag.type === 'string' && (token.value === undefined || token.value === ''))
@@ -86,7 +114,7 @@ function splitOptions(args: readonly string[]): { given: Given[]; rest: string[]
   return { given, rest: [], terminated: false }
 }
 
-function unknownOption(written: string): TproxyError {
+function unknownOption(written: string, flags: Flags): TproxyError {
   const near = nearest(written.replace(/^-+/, ''), Object.keys(flags))
   return new TproxyError('E_OPTION', `unknown option ${written}`, {
     hint: near === undefined ? seeHelp : `did you mean --${near}?`,

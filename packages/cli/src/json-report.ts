@@ -1,4 +1,5 @@
-import { type Endpoint, reason, type Session } from '@tproxy/core'
+import { type Endpoint, type RuleEvent, reason, type Session } from '@tproxy/core'
+import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import type { Options } from './options.ts'
 import type { Output } from './output.ts'
@@ -24,18 +25,30 @@ export class JsonReport implements Report {
   }
 
   ended(session: Session): void {
-    const { bytes, durationMs, end } = session
+    const { bytes, durationMs, end, carried, notSpliced } = session
     if (this.#quiet) return
     this.#emit('session-end', {
       ...describe(session),
       bytes,
       durationMs: Math.round(durationMs * 1000) / 1000,
+      carried,
+      ...(notSpliced !== undefined && { notSpliced }),
       end: {
         how: end?.how,
         by: end?.by,
         ...(end?.error && { error: reason(end.error), code: (end.error as NodeJS.ErrnoException).code }),
       },
     })
+  }
+
+  rule(event: RuleEvent): void {
+    if (this.#quiet) return
+    const [source, destination] = [place(event.source), place(event.destination)]
+    this.#emit('rule', { ...event, source, destination, time: event.time.toISOString() })
+  }
+
+  reloaded(reloaded: Reloaded): void {
+    if (!this.#quiet) this.#emit('reloaded', reloaded)
   }
 
   warning(message: string): void {

@@ -1,6 +1,6 @@
-import type { Session } from '@tproxy/core'
+import type { RuleEvent, Session } from '@tproxy/core'
 import { expect, it } from 'vitest'
-import { readyLine, sessionLine } from './lines.ts'
+import { readyLine, reloadedLine, ruleLine, sessionLine } from './lines.ts'
 
 const plain = (_style: string, text: string) => text
 const facts = {
@@ -42,5 +42,28 @@ it('says what is intercepted, and who is asked in which order', () => {
   }
   expect(readyLine(ready, plain)).toBe(
     'ready  all programs on eth0, wlan0: 1 rule → office → socks (socks5://h:1080) → drop',
+  )
+})
+
+it('tells what a rule decided', () => {
+  const event: RuleEvent = {
+    time: new Date(),
+    rule: 2,
+    action: 'drop',
+    protocol: 17,
+    source: { address: '198.51.100.2', port: 4000, family: 4 },
+    destination: { address: '203.0.113.10', port: 53, family: 4 },
+    interface: 'eth0',
+    bytes: 57,
+    process: undefined,
+  }
+  expect(ruleLine(event, plain)).toBe(
+    'rule 2 drop  198.51.100.2:4000 → 203.0.113.10:53        udp  eth0  57 B',
+  )
+})
+
+it('tells what was reloaded, and what was not', () => {
+  expect(reloadedLine({ rules: 1, default: 'proxy', restart: ['plugins'] }, plain)).toBe(
+    'reloaded  1 rule → proxy  changed, but only a restart puts it in force: plugins',
   )
 })

@@ -1,4 +1,5 @@
-import { formatEndpoint, reason, type Session } from '@tproxy/core'
+import { type Endpoint, formatEndpoint, protocols, type RuleEvent, reason, type Session } from '@tproxy/core'
+import type { Reloaded } from './control/protocol.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 import type { Ready } from './report.ts'
 
@@ -49,6 +50,38 @@ export function readyLine(ready: Ready, paint: Paint): string {
   const rules = ready.rules === 0 ? [] : [`${ready.rules} rule${ready.rules === 1 ? '' : 's'}`]
   const chain = [...rules, ...plugins, ready.default].join(' → ')
   return `${paint('green', 'ready')}  ${paint('plain', what)}: ${paint('cyan', chain)}`
+}
+
+/** `rule 2 drop  curl[4711] → 203.0.113.10:53  udp  wan0  57 B` */
+export function ruleLine(event: RuleEvent, paint: Paint): string {
+  const { rule, action, protocol, source, destination, process, bytes } = event
+  const name = rule === 0 ? 'default' : `rule ${rule}`
+  const who = process === undefined ? place(source) : `${process.name}[${process.pid}]`
+  const to = place(destination)
+  return [
+    `${paint('yellow', name)} ${paint('plain', action)}`,
+    `${pad(paint('bold', who), who, width.who)} → ${pad(paint('plain', to), to, width.destination)}`,
+    protocolName(protocol),
+    paint('plain', event.interface ?? ''),
+    formatBytes(bytes),
+  ].join('  ')
+}
+
+const place = (at: Endpoint) => (at.port === 0 ? at.address : formatEndpoint(at))
+
+/** As rules name it. */
+export function protocolName(number: number): string {
+  return Object.entries(protocols).find(([, known]) => known === number)?.[0] ?? `protocol ${number}`
+}
+
+export function reloadedLine({ rules, default: fallback, restart }: Reloaded, paint: Paint): string {
+  const what = `${rules} rule${rules === 1 ? '' : 's'} → ${fallback}`
+  const rest = restart.length === 0 ? '' : `  ${paint('yellow', needsRestart(restart))}`
+  return `${paint('green', 'reloaded')}  ${paint('cyan', what)}${rest}`
+}
+
+export function needsRestart(keys: readonly string[]): string {
+  return `changed, but only a restart puts it in force: ${keys.join(', ')}`
 }
 
 /** Pads by what is seen, not by what colours add. */

@@ -6,6 +6,7 @@ import { type Ending, exitCode } from './ending.ts'
 import { help } from './help.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
 import { complain } from './output.ts'
+import { Problems } from './problems.ts'
 import { makeReport } from './report.ts'
 import { runCommand } from './run-command.ts'
 import { runInterface } from './run-interface.ts'
@@ -32,7 +33,8 @@ try {
   if ('signal' in ending) dieBy(ending.signal)
   process.exit(ending.code)
 } catch (error) {
-  complain(printable(scrub(reason(error))))
+  for (const text of error instanceof Problems ? error.problems : [reason(error)])
+    complain(printable(scrub(text)))
   process.exit(exitCode.failed)
 }
 
@@ -48,8 +50,23 @@ async function run(invocation: Invocation): Promise<Ending> {
       return (await import('./doctor/doctor.ts')).doctor(invocation.options)
     case 'clean':
       return cleanUp(invocation.options)
+    case 'rules':
+      return rules(invocation)
+    case 'reload':
+      return (await import('./rules/reload.ts')).reload(invocation)
     default:
       return intercept(invocation)
+  }
+}
+
+async function rules(invocation: Extract<Invocation, { form: 'rules' }>): Promise<Ending> {
+  switch (invocation.to) {
+    case 'show':
+      return (await import('./rules/show.ts')).showRules(invocation)
+    case 'check':
+      return (await import('./rules/check.ts')).checkRules(invocation)
+    default:
+      return (await import('./rules/explain.ts')).explainPacket(invocation)
   }
 }
 

@@ -1,12 +1,18 @@
 import { type InterfaceSelection, type RoutingOptions, type Timeouts, TproxyError } from '@tproxy/core'
 import type { Given } from './invocation.ts'
+import { durationForm, parseDuration } from './quantities.ts'
 
-/** All options, as util.parseArgs wants them. */
-export const flags: Readonly<Record<string, { type: 'string' | 'boolean'; short?: string }>> = {
+/** Options, as util.parseArgs wants them. */
+export type Flags = Readonly<Record<string, { type: 'string' | 'boolean'; short?: string }>>
+
+/** Those of interception. */
+export const flags: Flags = {
+  config: { type: 'string', short: 'c' },
   plugin: { type: 'string', short: 'p' },
   rule: { type: 'string' },
   rules: { type: 'string' },
   default: { type: 'string' },
+  carry: { type: 'string' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -32,9 +38,12 @@ export interface PluginChoice {
 export type RuleSource = { readonly text: string } | { readonly file: string }
 
 export interface Options {
+  /** A file that says the rest. */
+  readonly config: string | undefined
   readonly plugins: readonly PluginChoice[]
   readonly rules: readonly RuleSource[]
-  readonly default: 'direct' | 'drop'
+  readonly default: 'direct' | 'drop' | undefined
+  readonly carry: 'splice' | 'relay' | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -50,15 +59,20 @@ export function readOptions(given: readonly Given[]): Options {
   const has = (name: string) => given.some((option) => option.name === name)
   if (has('quiet') && has('verbose'))
     throw new TproxyError('E_OPTION', '--quiet and --verbose contradict each other')
-  const fallback = last('default') ?? 'direct'
-  if (fallback !== 'direct' && fallback !== 'drop')
+  const fallback = last('default')
+  if (fallback !== undefined && fallback !== 'direct' && fallback !== 'drop')
     throw new TproxyError('E_OPTION', `--default is "${fallback}"`, { hint: 'direct or drop' })
+  const carry = last('carry')
+  if (carry !== undefined && carry !== 'splice' && carry !== 'relay')
+    throw new TproxyError('E_OPTION', `--carry is "${carry}"`, { hint: 'splice or relay' })
   return {
+    config: last('config'),
     plugins: all('plugin').map(pluginChoice),
     rules: given.flatMap(({ name, value = '' }): RuleSource[] =>
       name === 'rule' ? [{ text: value }] : name === 'rules' ? [{ file: value }] : [],
     ),
     default: fallback,
+    carry,
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),
@@ -76,7 +90,8 @@ export function readOptions(given: readonly Given[]): Options {
   }
 }
 
-function pluginChoice(text: string): PluginChoice {
+/** `NAME[=ARGUMENT]`. */
+export function pluginChoice(text: string): PluginChoice {
   const at = text.indexOf('=')
   const name = at < 0 ? text : text.slice(0, at)
   if (name === '')
@@ -84,7 +99,7 @@ function pluginChoice(text: string): PluginChoice {
   return { name, argument: at < 0 ? undefined : text.slice(at + 1) }
 }
 
-function interfaceSelection(values: readonly string[]): InterfaceSelection {
+export function interfaceSelection(values: readonly string[]): InterfaceSelection {
   const names = values.flatMap((value) => value.split(',')).map((name) => name.trim())
   if (names.includes('')) throw new TproxyError('E_OPTION', '--interface has an empty name')
   const [first] = names
@@ -101,21 +116,15 @@ function whole(name: string, text: string | undefined): number | undefined {
   return Number(text)
 }
 
-const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
-
 function milliseconds(name: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)
-  const value = Math.round(Number(match?.[1]) * (units[match?.[2] ?? 's'] ?? Number.NaN))
-  // setTimeout(3) of Node cannot wait longer than 2^31 ms.
-  if (match === null || value >= 2 ** 31)
-    throw new TproxyError('E_OPTION', `--${name} is "${text}"`, {
-      hint: 'seconds, or with a unit: 500ms, 30s, 5m, 2h',
-    })
+  const value = parseDuration(text)
+  if (value === undefined) throw new TproxyError('E_OPTION', `--${name} is "${text}"`, { hint: durationForm })
   return value
 }
 
-function defined<T extends Record<string, number | undefined>>(
+/** Without what is undefined. */
+export function defined<T extends Record<string, number | undefined>>(
   values: T,
 ): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {

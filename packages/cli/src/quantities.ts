@@ -28,3 +28,15 @@ export function formatTime(date: Date): string {
     .map((part) => String(part).padStart(2, '0'))
     .join(':')
 }
+
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** What {@link parseDuration} reads. */
+export const durationForm = 'seconds, or with a unit: 500ms, 30s, 5m, 2h'
+
+/** In milliseconds; undefined for what is none, or more than a timer of Node can wait. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)
+  const value = Math.round(Number(match?.[1]) * (units[match?.[2] ?? 's'] ?? Number.NaN))
+  return match === null || value >= 2 ** 31 ? undefined : value
+}

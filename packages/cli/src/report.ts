@@ -1,4 +1,5 @@
-import { reason, type Session, type TransparentProxy } from '@tproxy/core'
+import { type RuleEvent, reason, type Session, type TransparentProxy } from '@tproxy/core'
+import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { HumanReport } from './human-report.ts'
 import type { CommandForm, InterfaceForm } from './invocation.ts'
@@ -19,6 +20,9 @@ export interface Report {
   ready(ready: Ready): void
   started(session: Session): void
   ended(session: Session): void
+  /** A rule that is to be reported decided something. */
+  rule(event: RuleEvent): void
+  reloaded(reloaded: Reloaded): void
   warning(message: string): void
   exit(ending: Ending): void
   /** Resolves when all is written. */
@@ -36,6 +40,7 @@ export function makeReport({ form, options }: CommandForm | InterfaceForm): Repo
 /** Reports everything a proxy does. */
 export function follow(proxy: TransparentProxy, report: Report): void {
   proxy.warnings.subscribe((message) => report.warning(message))
+  proxy.rules?.logged.subscribe((event) => report.rule(event))
   proxy.sessions.subscribe((session) => {
     report.started(session)
     session.ended.then(

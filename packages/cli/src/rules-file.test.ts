@@ -8,9 +8,14 @@ it('keeps the order of the command line', () => {
       { action: 'direct', to: '10.0.0.0/8' },
     ],
     default: undefined,
+    problems: [],
   })
 })
 
-it('names a file that is missing', () => {
-  expect(() => readRules([{ file: '/nonexistent' }])).toThrow('--rules /nonexistent: no such file')
+it('tells at once what does not parse and what is missing', () => {
+  const { problems } = readRules([{ file: '/nonexistent' }, { text: 'drop dport x' }])
+  expect(problems).toEqual([
+    '--rules /nonexistent: no such file',
+    expect.stringContaining('at column 12: expected a port'),
+  ])
 })

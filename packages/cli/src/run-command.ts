@@ -1,4 +1,5 @@
 import { type Cgroup, makeCgroup, type Plugin, TproxyError, TransparentProxy } from '@tproxy/core'
+import { attend } from './control/attend.ts'
 import { type Ending, exitCode } from './ending.ts'
 import { findExecutable, findTool } from './executable.ts'
 import type { CommandForm } from './invocation.ts'
@@ -9,7 +10,7 @@ import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
 import { follow, type Report } from './report.ts'
-import { type GivenRules, readRules } from './rules-file.ts'
+import { readSettings, type Settings } from './settings.ts'
 import { forwarded, isFromTerminal, listen } from './signals.ts'
 
 /** `tproxy-run -- COMMAND`: interception of one command first, and only then the command. */
@@ -19,7 +20,7 @@ export async function runCommand(
   fatal: Promise<never>,
 ): Promise<Ending> {
   const { options, command } = invocation
-  const rules = readRules(options.rules)
+  const settings = await readSettings(options)
   const cwd = process.cwd()
   const program = findExecutable(command[0], process.env['PATH'] ?? '/usr/bin:/bin', cwd)
   if ('missing' in program) {
@@ -29,12 +30,12 @@ export async function runCommand(
     )
     return { code: program.missing === 'not found' ? exitCode.notFound : exitCode.notExecutable }
   }
-  const as = invoker(options.user, { env: process.env, uid: process.geteuid?.() ?? -1 })
+  const as = invoker(settings.user, { env: process.env, uid: process.geteuid?.() ?? -1 })
   const setpriv = findTool('setpriv')
   if (setpriv === undefined)
     throw new TproxyError('E_SYSTEM', 'setpriv is missing', { hint: 'install util-linux' })
   requirePrivileges()
-  const plugins = await loadPlugins(options.plugins, cwd)
+  const plugins = await loadPlugins(settings.plugins, cwd)
 
   let early: NodeJS.Signals | undefined
   let onSignal = (signal: NodeJS.Signals) => {
@@ -42,9 +43,10 @@ export async function runCommand(
   }
   using _signals = listen(forwarded, (signal) => onSignal(signal))
   await using undo = new AsyncDisposableStack()
-  const { cgroup, proxy } = await intercept(invocation, { plugins, rules }, undo)
+  const { cgroup, proxy } = await intercept(settings, plugins, undo)
   follow(proxy, report)
-  report.ready(readiness(options, { plugins, rules, cgroup: cgroup.path }))
+  undo.use(await attend(proxy, { options, settings, report }))
+  report.ready(readiness(settings, { plugins, cgroup: cgroup.path }))
   if (early !== undefined) return { signal: early }
 
   const running = launch(command, { cgroup: cgroup.path, setpriv, as })
@@ -60,15 +62,15 @@ export async function runCommand(
 
 /** Leaves in `undo` how to end it. */
 async function intercept(
-  { options }: CommandForm,
-  given: { plugins: readonly Plugin[]; rules: GivenRules },
+  settings: Settings,
+  plugins: readonly Plugin[],
   undo: AsyncDisposableStack,
 ): Promise<{ cgroup: Cgroup; proxy: TransparentProxy }> {
   const cgroup = undo.use(makeCgroup())
   const proxy = undo.use(
     await TransparentProxy.open({
-      ...proxyOptions(options, given),
-      interfaces: options.interfaces ?? 'all',
+      ...proxyOptions(settings, plugins),
+      interfaces: settings.interfaces ?? 'all',
       cgroup: cgroup.path,
       failClosed: true,
     }),

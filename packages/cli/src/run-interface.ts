@@ -1,33 +1,57 @@
-import { TransparentProxy } from '@tproxy/core'
+import { TproxyError, TransparentProxy } from '@tproxy/core'
+import { attend } from './control/attend.ts'
 import type { Ending } from './ending.ts'
 import type { InterfaceForm } from './invocation.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
+import { hasFiles } from './reload.ts'
 import { follow, type Report } from './report.ts'
-import { readRules } from './rules-file.ts'
-import { listen } from './signals.ts'
+import { readSettings } from './settings.ts'
+import { hasTerminal, listen } from './signals.ts'
 
-/** `tproxy-run --interface NAME`: until a signal; a second one does not wait for connections to finish. */
+/**
+ * `tproxy-run --interface NAME`: until a signal; a second one does not wait for connections to finish. SIGHUP has files read
+ * again, where there are any, unless it says that our terminal is gone.
+ */
 export async function runInterface(
   { options }: InterfaceForm,
   report: Report,
   fatal: Promise<never>,
 ): Promise<Ending> {
-  const rules = readRules(options.rules)
+  const settings = await readSettings(options)
+  if (settings.interfaces === undefined)
+    throw new TproxyError('E_OPTION', `${options.config} names no interfaces, and there is no command`, {
+      hint: 'write interfaces: auto there, or give --interface NAME or a command',
+    })
+  if (settings.user !== undefined)
+    throw new TproxyError('E_OPTION', 'a user without a command', { hint: 'see tproxy-run --help' })
   requirePrivileges()
-  const plugins = await loadPlugins(options.plugins, process.cwd())
+  const plugins = await loadPlugins(settings.plugins, process.cwd())
 
   const { promise: stopped, resolve: stop } = Promise.withResolvers<void>()
   let onSignal: () => void = stop
-  using _signals = listen(['SIGTERM', 'SIGINT', 'SIGHUP'], () => onSignal())
+  let onHangUp = () => onSignal()
+  using _signals = listen(['SIGTERM', 'SIGINT'], () => onSignal())
+  using _hangUp = listen(['SIGHUP'], () => onHangUp())
+  const hadTerminal = hasTerminal()
   await using proxy = await TransparentProxy.open({
-    ...proxyOptions(options, { plugins, rules }),
-    interfaces: options.interfaces ?? 'auto',
+    ...proxyOptions(settings, plugins),
+    interfaces: settings.interfaces,
   })
   follow(proxy, report)
-  report.ready(readiness(options, { plugins, rules, cgroup: undefined }))
-  await Promise.race([stopped, fatal])
+  {
+    await using attendance = await attend(proxy, { options, settings, report })
+    report.ready(readiness(settings, { plugins, cgroup: undefined }))
+    if (hasFiles(options))
+      onHangUp = () => {
+        if (hadTerminal && !hasTerminal()) onSignal()
+        // What is wrong was reported.
+        else attendance.reload({ reset: false }).catch(() => {})
+      }
+    await Promise.race([stopped, fatal])
+    onHangUp = () => onSignal()
+  }
   onSignal = () => proxy.abort()
   await proxy.close()
   return { code: 0 }

@@ -37,6 +37,12 @@ export function isFromTerminal(signal: NodeJS.Signals): boolean {
   return terminal !== '0' && group === foreground
 }
 
+/** Whether we have a controlling terminal; the kernel takes it away before it says by SIGHUP that the terminal is gone. */
+export function hasTerminal(): boolean {
+  const stat = readFileSync('/proc/self/stat', 'utf8')
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0'
+}
+
 /** Our core file would hold upstream passwords, and pass for the command's. */
 const dumpingCore: readonly string[] = [
   'SIGQUIT',

@@ -1,7 +1,7 @@
 import { accessSync, constants } from 'node:fs'
-import { cgroupRoot, type Inspection } from '@tproxy/core'
+import { cgroupRoot, type Inspection, reason } from '@tproxy/core'
 import { findTool } from '../executable.ts'
-import { attempt, type Check, missing, ok } from './check.ts'
+import { attempt, type Check, missing, ok, warn } from './check.ts'
 
 export function toolChecks(inspection: Inspection): Check[] {
   return [
@@ -10,6 +10,7 @@ export function toolChecks(inspection: Inspection): Check[] {
       inspection.programs()
       return 'the kernel accepts them'
     }),
+    checkSplice(inspection),
     attempt('cgroup v2', 'mount it writable, or run as root', () => {
       const root = cgroupRoot()
       accessSync(root, constants.W_OK)
@@ -18,6 +19,15 @@ export function toolChecks(inspection: Inspection): Check[] {
     tool('ip', 'iproute2'),
     tool('setpriv', 'util-linux'),
   ]
+}
+
+function checkSplice(inspection: Inspection): Check {
+  try {
+    inspection.splice()
+    return ok('splice programs', 'the kernel accepts them')
+  } catch (error) {
+    return warn('splice programs', reason(error), 'connections are relayed by the process, which is slower')
+  }
 }
 
 function tool(name: string, fromPackage: string): Check {

@@ -1,0 +1,49 @@
+import type { TransparentProxy } from '@tproxy/core'
+import { defer, from, map, merge, of } from 'rxjs'
+import type { Options } from '../options.ts'
+import { makeReload, type Reload } from '../reload.ts'
+import type { Report } from '../report.ts'
+import { judge, stateOf } from '../rules/state.ts'
+import type { Settings } from '../settings.ts'
+import { describeShadows } from '../shadows.ts'
+import { type Answer, serve } from './server.ts'
+
+/** What can be told to a proxy that runs. */
+export interface Attendance extends AsyncDisposable {
+  readonly reload: Reload
+}
+
+/** Says which rules are of no use, and answers requests until disposed of, which has to be before the proxy closes. */
+export async function attend(
+  proxy: TransparentProxy,
+  given: { options: Options; settings: Settings; report: Report },
+): Promise<Attendance> {
+  const { rules } = proxy
+  if (rules === undefined) throw new Error('a transport without rules')
+  const warn = () => {
+    for (const line of describeShadows(rules)) given.report.warning(line)
+  }
+  const reload = makeReload(rules, given, warn)
+  const answer: Answer = (request) => {
+    switch (request.request) {
+      case 'rules':
+        return of(stateOf(rules, rules.shadowed))
+      case 'watch': {
+        const state = () => stateOf(rules, [])
+        return merge(
+          defer(() => of(state())),
+          rules.counted.pipe(map(state)),
+        )
+      }
+      case 'explain':
+        return of(judge(rules, request.packet))
+      case 'reload':
+        return from(reload({ reset: request.reset }))
+      default:
+        throw new Error(`unknown request ${JSON.stringify(request)}`)
+    }
+  }
+  warn()
+  const server = await serve(answer)
+  return { reload, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() }
+}

@@ -1,0 +1,57 @@
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
+import { createInterface } from 'node:readline'
+import { instances, reason, TproxyError } from '@tproxy/core'
+import type { Request, Response } from './protocol.ts'
+
+/** Where a process listens for requests. */
+export function controlSocket(directory: string, pid: number): string {
+  return `${directory}/${pid}.sock`
+}
+
+/** Asks the tproxy-run with this number, or the only one that runs in this network namespace. Yields its answers. */
+export async function* ask<T>(request: Request, pid: number | undefined): AsyncGenerator<T> {
+  const process = choose(pid)
+  const socket = connect(process.socket)
+  try {
+    await once(socket, 'connect')
+    socket.write(`${JSON.stringify(request)}\n`)
+    for await (const line of createInterface({ input: socket })) {
+      const response = JSON.parse(line) as Response
+      if ('error' in response) throw new TproxyError('E_SYSTEM', `process ${process.pid}: ${response.error}`)
+      yield response.answer as T
+    }
+  } catch (cause) {
+    if (cause instanceof TproxyError) throw cause
+    throw new TproxyError('E_SYSTEM', `ask process ${process.pid}: ${reason(cause)}`, { cause })
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** The answer to a request that has one. */
+export async function askOnce<T>(request: Request, pid: number | undefined): Promise<T> {
+  for await (const answer of ask<T>(request, pid)) return answer
+  throw new TproxyError('E_SYSTEM', `${request.request}: the process ended before it answered`)
+}
+
+function choose(pid: number | undefined): { pid: number; socket: string } {
+  const { directory, living } = instances()
+  const running = living
+    .map((each) => ({ pid: each, socket: controlSocket(directory, each) }))
+    .filter(({ socket }) => existsSync(socket))
+  const chosen = pid === undefined ? running : running.filter((each) => each.pid === pid)
+  const [only] = chosen
+  if (only !== undefined && chosen.length === 1) return only
+  const pids = running.map((each) => each.pid).join(', ')
+  if (running.length === 0)
+    throw new TproxyError('E_OPTION', 'no tproxy-run runs in this network namespace', {
+      hint: 'or it is not yours: try sudo',
+    })
+  if (pid !== undefined)
+    throw new TproxyError('E_OPTION', `--pid ${pid} is no tproxy-run here`, { hint: `there is ${pids}` })
+  throw new TproxyError('E_OPTION', `${running.length} tproxy-run run here: ${pids}`, {
+    hint: 'choose one with --pid',
+  })
+}

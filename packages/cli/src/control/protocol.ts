@@ -1,0 +1,48 @@
+import type { Action, Packet, Shadow } from '@tproxy/core'
+
+/** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
+export type Request =
+  | { readonly request: 'rules' }
+  /** As `rules`, every second. */
+  | { readonly request: 'watch' }
+  | { readonly request: 'explain'; readonly packet: Packet }
+  | { readonly request: 'reload'; readonly reset: boolean }
+
+/** A line of the answer. */
+export type Response = { readonly answer: unknown } | { readonly error: string }
+
+interface Counts {
+  readonly packets: number
+  readonly bytes: number
+}
+
+/** The rules in force, as texts. */
+export interface RulesState {
+  readonly rules: readonly (Counts & { readonly number: number; readonly rule: string })[]
+  readonly default: Counts & { readonly action: Action }
+  readonly shadowed: readonly Shadow[]
+}
+
+/** Which rule wins, and which came close. */
+export interface Verdict {
+  /** From 1; 0 is the default. */
+  readonly rule: number
+  readonly action: Action
+  /** Of the rule; undefined for the default. */
+  readonly text: string | undefined
+  /** How many rules stand before it. */
+  readonly before: number
+  /** Those of them against which least speaks, in order. */
+  readonly misses: readonly {
+    readonly rule: number
+    readonly text: string
+    readonly against: readonly string[]
+  }[]
+}
+
+export interface Reloaded {
+  readonly rules: number
+  readonly default: Action
+  /** Keys of the configuration file that changed, and have no effect before a restart. */
+  readonly restart: readonly string[]
+}

@@ -1,0 +1,72 @@
+import { isIP } from 'node:net'
+import { nearest, type Packet, parseProtocol, protocols, TproxyError } from '@tproxy/core'
+
+/** What is known of a packet besides its ends; as options have it. */
+export interface PacketOptions {
+  readonly uid?: string | undefined
+  readonly gid?: string | undefined
+  readonly cgroup?: string | undefined
+  readonly process?: string | undefined
+  readonly interface?: string | undefined
+  readonly mark?: string | undefined
+  readonly dscp?: string | undefined
+}
+
+/** `PROTO SRC[:PORT] DST[:PORT]`. Throws `E_OPTION`. */
+export function parsePacket(words: readonly string[], options: PacketOptions): Packet {
+  const [protocol, from, to, ...rest] = words
+  if (protocol === undefined || from === undefined || to === undefined || rest.length > 0)
+    throw new TproxyError('E_OPTION', 'rules explain needs a protocol and two addresses', {
+      hint: 'as in: rules explain tcp 192.0.2.1 203.0.113.10:443',
+    })
+  const [source, destination] = [end(from), end(to)]
+  if (source.ip !== destination.ip)
+    throw new TproxyError('E_OPTION', `${from} and ${to} are of different IP versions`)
+  const { cgroup, process, interface: name } = options
+  return {
+    ip: source.ip,
+    protocol: protocolNumber(protocol),
+    source: source.address,
+    destination: destination.address,
+    ...(source.port !== undefined && { sport: source.port }),
+    ...(destination.port !== undefined && { dport: destination.port }),
+    mark: number('mark', options.mark, 0xffffffff) ?? 0,
+    dscp: number('dscp', options.dscp, 63) ?? 0,
+    ...known('uid', number('uid', options.uid, 0xffffffff)),
+    ...known('gid', number('gid', options.gid, 0xffffffff)),
+    ...known('process', process),
+    ...known('interface', name),
+    ...known('cgroups', cgroup === undefined ? undefined : [cgroup]),
+  }
+}
+
+const known = <Key extends string, T>(key: Key, value: T | undefined) =>
+  (value === undefined ? {} : { [key]: value }) as { [Name in Key]?: T }
+
+function protocolNumber(text: string): number {
+  const [low, high] = parseProtocol(text) ?? []
+  if (low !== undefined && low === high) return Number(low)
+  const near = nearest(text, Object.keys(protocols))
+  throw new TproxyError('E_OPTION', `"${text}" is no protocol`, {
+    hint: near === undefined ? 'such as tcp, udp or 47' : `did you mean ${near}?`,
+  })
+}
+
+/** `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. */
+function end(text: string): { ip: 4 | 6; address: string; port: number | undefined } {
+  const [, bracketed, plain = text, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?$/.exec(text) ?? []
+  const address = bracketed ?? plain
+  const ip = isIP(address)
+  if ((ip !== 4 && ip !== 6) || Number(port ?? 0) > 65_535)
+    throw new TproxyError('E_OPTION', `"${text}" is no address`, {
+      hint: 'such as 192.0.2.1, 192.0.2.1:80 or [2001:db8::1]:80',
+    })
+  return { ip, address, port: port === undefined ? undefined : Number(port) }
+}
+
+function number(name: string, text: string | undefined, max: number): number | undefined {
+  if (text === undefined) return undefined
+  if (!/^(0x[0-9a-f]+|\d+)$/i.test(text) || Number(text) > max)
+    throw new TproxyError('E_OPTION', `--${name} is "${text}"`, { hint: `a number up to ${max}` })
+  return Number(text)
+}

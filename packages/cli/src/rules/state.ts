@@ -1,0 +1,45 @@
+import { formatRule, type Packet, type Rules, type RuleTables } from '@tproxy/core'
+import type { RulesState, Verdict } from '../control/protocol.ts'
+
+/** Rules that come close are worth showing; thousands are not. */
+const shownMisses = 10
+
+/** The rules in force, with what they counted. */
+export function stateOf(rules: Rules, shadowed: RulesState['shadowed']): RulesState {
+  const counts = rules.counts()
+  const count = (number: number) => ({
+    packets: Number(counts[number]?.packets ?? 0n),
+    bytes: Number(counts[number]?.bytes ?? 0n),
+  })
+  return {
+    rules: rules.list.rules.map((rule, index) => ({
+      number: index + 1,
+      ...count(index + 1),
+      rule: formatRule(rule),
+    })),
+    default: { ...count(0), action: rules.list.default },
+    shadowed,
+  }
+}
+
+/** What becomes of a packet. */
+export function judge(tables: RuleTables, packet: Packet): Verdict {
+  const { rule, action, against } = tables.explain(packet)
+  const { rules } = tables.list
+  const text = (number: number) => {
+    const found = rules[number - 1]
+    return found && formatRule(found)
+  }
+  const before = against.filter(({ fields }) => fields.length > 0)
+  const nearest = before.toSorted((a, b) => a.fields.length - b.fields.length || a.rule - b.rule)
+  return {
+    rule,
+    action,
+    text: text(rule),
+    before: before.length,
+    misses: nearest
+      .slice(0, shownMisses)
+      .toSorted((a, b) => a.rule - b.rule)
+      .map(({ rule: number, fields }) => ({ rule: number, text: text(number) ?? '', against: fields })),
+  }
+}

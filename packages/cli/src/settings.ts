@@ -1,0 +1,87 @@
+import type { Action, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
+import type { ConfigFile } from './config/schema.ts'
+import { defined, interfaceSelection, type Options, type PluginChoice, pluginChoice } from './options.ts'
+import { Problems } from './problems.ts'
+import { parseDuration } from './quantities.ts'
+import { readRules } from './rules-file.ts'
+
+/** What to do, as the command line and the files that it names say together. */
+export interface Settings {
+  /** What the configuration file says; empty when there is none. */
+  readonly file: ConfigFile
+  readonly plugins: readonly PluginChoice[]
+  readonly rules: readonly Rule[]
+  /** For what no rule matches; undefined when nobody says so. */
+  readonly defaultAction: Action | undefined
+  /** For what no plugin decides. */
+  readonly default: 'direct' | 'drop'
+  readonly carry: 'splice' | 'relay'
+  readonly interfaces: InterfaceSelection | undefined
+  readonly user: string | undefined
+  readonly routing: RoutingOptions
+  readonly timeouts: Timeouts
+}
+
+type Sources = Pick<Options, 'config' | 'rules'>
+
+/**
+ * Reads the files. Plugins and rules of the command line come before those of the configuration file; its other options take
+ * their place. Throws {@link Problems}.
+ */
+export async function readSettings(options: Options): Promise<Settings> {
+  const { file, rules, defaultAction } = await readFiles(options)
+  const timeout = (key: 'connect-timeout' | 'idle-timeout' | 'drain-timeout') =>
+    file[key] === undefined ? undefined : parseDuration(String(file[key]))
+  const { mark, table, priority } = file
+  return {
+    file,
+    plugins: [
+      ...options.plugins,
+      ...(file.plugins ?? []).map((plugin) =>
+        typeof plugin === 'string' ? pluginChoice(plugin) : { name: plugin.name, argument: plugin.argument },
+      ),
+    ],
+    rules,
+    defaultAction,
+    default: options.default ?? file['default-verdict'] ?? 'direct',
+    carry: options.carry ?? file.carry ?? 'splice',
+    interfaces:
+      options.interfaces ??
+      (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),
+    user: options.user ?? file.user,
+    routing: { ...defined({ mark, table, priority }), ...options.routing },
+    timeouts: {
+      ...defined({
+        connectMs: timeout('connect-timeout'),
+        idleMs: timeout('idle-timeout'),
+        drainMs: timeout('drain-timeout'),
+      }),
+      ...options.timeouts,
+    },
+  }
+}
+
+/** The rules alone, and what else the configuration file says. Throws {@link Problems}. */
+export async function readFiles(
+  sources: Sources,
+): Promise<Pick<Settings, 'file' | 'rules' | 'defaultAction'>> {
+  const own = readRules(sources.rules)
+  const found = await readConfigFile(sources.config)
+  const problems = [...own.problems, ...('problems' in found ? found.problems : [])]
+  if (!('config' in found) || problems.length > 0) throw new Problems(problems)
+  const { config } = found
+  return {
+    file: config,
+    rules: [...own.rules, ...config.rules],
+    defaultAction: own.default ?? config['default-action'],
+  }
+}
+
+async function readConfigFile(
+  file: string | undefined,
+): Promise<ReturnType<typeof import('./config/read.ts').readConfig>> {
+  if (file === undefined) return { config: { rules: [] } }
+  // Only now: it takes a while to load.
+  const { readConfig } = await import('./config/read.ts')
+  return readConfig(file)
+}
