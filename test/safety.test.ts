@@ -198,8 +198,9 @@ both('file descriptors that run out, over IPv%i', (family) => {
       true,
     )
     const { succeeded, failed, unanswered } = await crowd.exchange()
-    // 400 less the reserve of 256, and two for each connection.
-    expect({ succeeded, failed, unanswered }).toEqual({ succeeded: 72, failed: 128, unanswered: 0 })
+    // 400 less the reserve of 256, and two for each connection until it is spliced, then one.
+    expect(succeeded).toBeGreaterThanOrEqual(72)
+    expect({ all: succeeded + failed, unanswered }).toEqual({ all: 200, unanswered: 0 })
     await expect.poll(() => openFiles(small.pid)).toBe(files)
     const result = await dial(world.client, [origin, 7], { echo: 5000 })
     expect(result).toMatchObject({ end: 'closed', equal: true })

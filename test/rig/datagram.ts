@@ -65,19 +65,21 @@ except OSError as e: print(errno.errorcode[e.errno])`
   return stdout.trim() || stderr
 }
 
-/** Sends frames as they are, whatever their headers say. Returns how many were not refused on their way. */
-export async function rawFrames(host: Host, device: string, frames: readonly Buffer[]): Promise<number> {
+/** Sends frames as they are, whatever their headers say. Returns of each whether it was let out. */
+export async function rawFrames(host: Host, device: string, frames: readonly Buffer[]): Promise<boolean[]> {
   const script = `
 import errno, socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind((sys.argv[1], 0))
-passed = 0
 for frame in sys.argv[2:]:
-  try: s.send(bytes.fromhex(frame)); passed += 1
+  try: s.send(bytes.fromhex(frame)); print('out')
   except OSError as e:
     if e.errno != errno.ENOBUFS: raise
-print(passed)`
+    print('refused')`
   const words = frames.map((frame) => frame.toString('hex'))
   const { stdout, stderr } = await host.run(python, ['-c', script, device, ...words])
-  if (stdout === '') throw new Error(stderr)
-  return Number(stdout)
+  if (stderr !== '') throw new Error(stderr)
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => line === 'out')
 }

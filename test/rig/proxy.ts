@@ -61,7 +61,17 @@ try {
       plugin: session.plugin,
     })
     const { end, bytes, durationMs } = await session.ended
-    say('end', { id, how: end?.how, by: end?.by, error: end?.error?.message, bytes, durationMs })
+    const { carried, notSpliced } = session
+    say('end', {
+      id,
+      how: end?.how,
+      by: end?.by,
+      error: end?.error?.message,
+      bytes,
+      durationMs,
+      carried,
+      notSpliced,
+    })
   })
   proxy.rules?.logged.subscribe(
     ({ rule, action, protocol, destination, interface: device, process: program }) =>

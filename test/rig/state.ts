@@ -6,7 +6,7 @@ export async function stateOf(host: Host): Promise<Record<string, string>> {
   const text = await host.sh(`
     export PATH=$PATH:/usr/sbin:/sbin
     for what in 'ip rule' 'ip -6 rule' 'ip route show table all' 'ip -6 route show table all' 'ip -o link' \\
-      'nft list ruleset' 'ls -AR /run' 'cat /proc/sys/net/ipv4/conf/lo/accept_local' \\
+      'nft list ruleset' 'ls -AR /run' 'cat /proc/sys/net/ipv4/conf/lo/accept_local' 'cat /proc/sys/net/ipv4/conf/lo/route_localnet' \\
       'cat /proc/sys/net/ipv4/conf/all/accept_local' 'cat /proc/sys/net/ipv4/conf/all/rp_filter' 'tc qdisc' 'bpftool net'
     do echo "== $what"; $what 2>&1 | grep -v '^fe80::/64\\|^local fe80\\|^multicast\\|^anycast' || true; done`)
   const sections = text.split(/^== /m).slice(1)

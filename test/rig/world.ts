@@ -124,6 +124,7 @@ export interface ProxyProgramOptions {
   readonly rules?: readonly string[]
   readonly defaultAction?: Action
   readonly plugin?: string
+  readonly carry?: 'splice' | 'relay'
   readonly timeouts?: Record<string, number>
 }
 

@@ -41,6 +41,9 @@ enum limit {
 	LIMIT_SUMMARIES = LIMIT_RULES / 64 / 64,
 	LIMIT_DEPTH = 16,     /* of the nodes for 64 bits */
 	LIMIT_PID_LEVELS = 8, /* nested pid namespaces */
+	LIMIT_PAIRS = 32768,
+	LIMIT_PAIR_EVENTS = 1 << 20, /* bytes */
+	LIMIT_HOOKED = 256,	     /* interfaces where spliced connections are looked for */
 };
 
 /* Constant from load on. */
@@ -210,6 +213,78 @@ struct rule_count {
 	__u64 bytes;
 };
 
+/*
+ * Splice: the two connections of a proxied one, carried by the kernel as one. Ways are named by
+ * where the bytes go: up, from the program to the upstream; down, back to the program.
+ *
+ *   program ◄──► accepted socket   our socket ◄──► upstream
+ *           (source, destination)      (source, destination)
+ */
+enum direction { WAY_UP = 0, WAY_DOWN = 1, WAYS = 2 };
+
+enum pair_state {
+	PAIR_FREE = 0,
+	PAIR_ARMED,   /* relayed; the tuple of our socket on the wire is not known yet */
+	PAIR_CARRIED, /* what comes is translated; our sockets still send what they have taken */
+	PAIR_SPLICED, /* our sockets are silent */
+	PAIR_CLOSED,  /* both ways have ended in order */
+	PAIR_RESET,
+	PAIR_SEVERED, /* by the process: who still sends hears a reset */
+	PAIR_UNFIT,   /* relayed to the end */
+};
+
+/* Why two connections cannot be one. */
+enum unfit {
+	UNFIT_NOT = 0,
+	UNFIT_GONE,	  /* a socket was not found, or is not established any more */
+	UNFIT_ENDING,	  /* one way has ended already */
+	UNFIT_TIMESTAMPS, /* one connection has them (RFC 7323), the other has not */
+	UNFIT_SACK,	  /* the same for RFC 2018 */
+	UNFIT_ECN,	  /* the same for RFC 3168 */
+	UNFIT_SIGNED,	  /* MD5 or TCP-AO (RFC 2385, RFC 5925) */
+	UNFIT_SEGMENTS,	  /* the upstream takes smaller segments than the program sends */
+	UNFIT_INTERFACE,  /* the upstream is reached by an interface where we do not look */
+	UNFIT_FAMILY,
+	UNFIT_FULL, /* as many pairs as there may be */
+	UNFIT_MAX,
+};
+
+/* What the process asks of `arm`, and of `settle`, which looks at the first two fields only. */
+struct arming {
+	__u32 pair;	 /* index of pairs[] */
+	__u32 serial;	 /* of this use of it; never 0 */
+	__u32 ifindex;	 /* the interface that the program's packets leave by */
+	__u32 unread_up; /* bytes that the process has read from the program, and not written yet */
+	__u32 unread_down;	  /* the same from the upstream */
+	struct flow_key client;	  /* of the program's packets */
+	struct flow_key upstream; /* of our socket's packets */
+};
+
+/* What they answer. */
+struct carriage {
+	__u64 sent;	/* bytes that went up since arming, by the kernel and by the process */
+	__u64 received; /* the same down */
+	__u64 idle_ns;	/* since the last packet */
+	__u32 state;
+	__u32 unfit;
+	__u32 by;    /* with PAIR_RESET: the way of the reset */
+	__u32 alone; /* 1: the program's socket is gone */
+	__u32 half;  /* 1: one way has ended */
+};
+
+/* Where packets with certain addresses belong. */
+struct leg {
+	__u32 pair;
+	__u32 way;
+};
+
+/* A pair's change of state, which the process may act on. */
+struct pair_event {
+	__u32 pair;
+	__u32 serial;
+	__u32 state;
+};
+
 enum exemption {
 	EXEMPT_PROCESS = 1,
 	EXEMPT_FORKS =
@@ -264,6 +339,20 @@ enum counter {
 	/* connect_owner */
 	COUNT_OWNER_LOST, /* no memory to note who opened a socket */
 	COUNT_MAX,
+};
+
+/* What the splice programs did; each packet of a pair counts once per hook. */
+enum splice_counter {
+	SPLICE_CARRIED,	 /* translated and sent on */
+	SPLICE_COPIED,	 /* an ACK, to our socket as well, which waits for it */
+	SPLICE_LEFT,	 /* to be relayed */
+	SPLICE_SILENCED, /* a packet of a socket of ours that is silent */
+	SPLICE_SEVERED,	 /* of a pair that the process has severed, and no answer to that */
+	SPLICE_STALE,	 /* of a later connection with the same addresses */
+	SPLICE_UNREADABLE,
+	SPLICE_DROPPED,	   /* could not be rewritten */
+	SPLICE_EVENT_LOST, /* beside another: the events were full */
+	SPLICE_MAX,
 };
 
 #endif

@@ -26,8 +26,38 @@ struct sock_common {
 	possible_net_t skc_net;
 };
 
+struct net_device {
+	int ifindex;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct dst_entry *sk_dst_cache;
+	__u8 sk_shutdown;
+};
+
+struct tcp_options_received {
+	__u32 ts_recent;
+	__u16 tstamp_ok : 1, sack_ok : 3, snd_wscale : 4, rcv_wscale : 4;
+};
+
+struct tcp_sock {
+	__u32 tsoffset;
+	__u32 mss_cache;
+	__u8 tcp_usec_ts : 1;
+	__u32 copied_seq;
+	__u32 write_seq;
+	__u8 ecn_flags;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	struct tcp_options_received rx_opt;
+	void *md5sig_info;
+	void *ao_info;
 };
 
 struct pid_namespace {

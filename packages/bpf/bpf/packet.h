@@ -225,4 +225,25 @@ static __always_inline struct bpf_sock *find_receiver(struct __sk_buff *skb,
 	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 }
 
+/* Of packets that we make. */
+#define HOPS 64
+
+/* What a checksum covers besides the segment (RFC 9293, 3.1; RFC 8200, 8.1). */
+struct pseudo_header {
+	__u8 source[16];
+	__u8 destination[16];
+	__be32 length;
+	__be32 next;
+};
+
+static __always_inline __u16 fold(__s64 sum)
+{
+	__u64 rest = sum;
+
+	rest = (rest & 0xffff) + (rest >> 16 & 0xffff) + (rest >> 32);
+	rest = (rest & 0xffff) + (rest >> 16);
+	rest = (rest & 0xffff) + (rest >> 16);
+	return ~rest;
+}
+
 #endif

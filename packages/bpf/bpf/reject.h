@@ -10,17 +10,8 @@
 #include "maps.h"
 #include "packet.h"
 
-#define HOPS 64
-
 /* Of the packet, with an ICMP error: its headers and 8 bytes. */
 #define LIMIT_QUOTE 128
-
-struct pseudo_header {
-	__u8 source[16];
-	__u8 destination[16];
-	__be32 length;
-	__be32 next;
-};
 
 /* An error's, alike for both versions. */
 struct icmp_header {
@@ -29,16 +20,6 @@ struct icmp_header {
 	__u16 checksum;
 	__be32 unused;
 };
-
-static __always_inline __u16 fold(__s64 sum)
-{
-	__u64 rest = sum;
-
-	rest = (rest & 0xffff) + (rest >> 16 & 0xffff) + (rest >> 32);
-	rest = (rest & 0xffff) + (rest >> 16);
-	rest = (rest & 0xffff) + (rest >> 16);
-	return ~rest;
-}
 
 /* Into the interface, addressed to it. */
 static __always_inline int give_back(struct __sk_buff *skb, const struct device *device)

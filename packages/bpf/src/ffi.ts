@@ -99,6 +99,8 @@ interface Libbpf {
   lookupElement: (fd: number, key: Buffer, value: Buffer) => number
   /** Looks up and deletes; 0, or -errno. */
   takeElement: (fd: number, key: Buffer, value: Buffer) => number
+  /** 0, or -errno. */
+  findElement: (fd: number, key: Buffer, value: Buffer) => number
   deleteElement: (fd: number, key: Buffer) => number
   /** Of any kind; the fd is the map. */
   createMap: Call<
@@ -134,6 +136,10 @@ export const bpf: Libbpf = {
     libbpf,
     'int bpf_map_lookup_and_delete_elem(int, const void *, _Out_ void *)',
   ) as Libbpf['takeElement'],
+  findElement: bind(
+    libbpf,
+    'int bpf_map_lookup_elem(int, const void *, _Out_ void *)',
+  ) as Libbpf['findElement'],
   deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
   createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
@@ -151,6 +157,7 @@ interface Libc {
   listen: Call<[fd: number, backlog: number]>
   setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
   flock: Call<[fd: number, operation: number]>
+  fcntl: Call<[fd: number, operation: number, argument: number]>
   /** Length, or -1. */
   recv: (fd: number, buffer: Buffer, length: number, flags: number) => number
 }
@@ -161,6 +168,8 @@ export const c: Libc = {
   listen: libcInt('int listen(int, int)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
+  // Variadic, which makes no difference for an int where we run.
+  fcntl: libcInt('int fcntl(int, int, int)'),
   recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
 }
 
@@ -216,7 +225,7 @@ const sysBpf = { x64: 321, arm64: 280 }[process.arch as 'x64' | 'arm64']
  */
 export function linkTcx(
   operation: string,
-  link: { program: number; ifindex: number; attachType: number; first: boolean },
+  link: { program: number; ifindex: number; attachType: number; first: boolean; before?: number },
 ): number {
   // struct { prog_fd, target_ifindex, attach_type, flags, { relative_fd, expected_revision } } of union bpf_attr
   const attr = Buffer.alloc(64)
@@ -224,7 +233,8 @@ export function linkTcx(
   attr.writeUInt32LE(link.program, 0)
   attr.writeUInt32LE(link.ifindex, 4)
   attr.writeUInt32LE(link.attachType, 8)
-  attr.writeUInt32LE(link.first ? before : 0, 12)
+  attr.writeUInt32LE(link.first || link.before !== undefined ? before : 0, 12)
+  attr.writeUInt32LE(link.before ?? 0, 16)
   return rawSyscall(operation, sysBpf, linkCreate, attr, attr.length)
 }
 
@@ -249,18 +259,22 @@ const testRun = bpfInt<[program: number, options: object]>(
   'int bpf_prog_test_run_opts(int, _Inout_ bpf_test_run_opts *)',
 )
 
-/** BPF_PROG_TEST_RUN: runs a program on a packet that nobody sends. Nanoseconds are the mean over `repeat` runs. */
+/**
+ * BPF_PROG_TEST_RUN: runs a program on a packet that nobody sends. `answer` receives the packet as the program left it and
+ * must be as long; nanoseconds are the mean over `repeat` runs.
+ */
 export function runProgram(
   operation: string,
   program: number,
   packet: Buffer,
-  options: { context?: Buffer; repeat?: number } = {},
+  options: { context?: Buffer; answer?: Buffer; repeat?: number } = {},
 ): { returned: number; nanoseconds: number } {
-  const { context, repeat = 1 } = options
+  const { context, answer, repeat = 1 } = options
   const run = {
     sz: koffi.sizeof(testRunOptions),
     data_in: packet,
     data_size_in: packet.length,
+    ...(answer !== undefined && { data_out: answer, data_size_out: answer.length }),
     ...(context !== undefined && { ctx_in: context, ctx_size_in: context.length }),
     repeat,
   } as { retval?: number; duration?: number }

@@ -22,6 +22,9 @@ export const Limit = {
   summaries: 4,
   depth: 16,
   pidLevels: 8,
+  pairs: 32768,
+  pairEvents: 1048576,
+  hooked: 256,
 } as const
 
 export const Action = {
@@ -403,5 +406,154 @@ export function writeLogEntry(buffer: Buffer, value: LogEntry, at = 0): Buffer {
   buffer.writeUInt32LE(value.length, at + 48)
   buffer.writeUInt32LE(value.protocol, at + 52)
   writeOwner(buffer, value.owner, at + 56)
+  return buffer
+}
+
+export const Direction = {
+  up: 0,
+  down: 1,
+  ways: 2,
+} as const
+
+export const PairState = {
+  free: 0,
+  armed: 1,
+  carried: 2,
+  spliced: 3,
+  closed: 4,
+  reset: 5,
+  severed: 6,
+  unfit: 7,
+} as const
+
+export const Unfit = {
+  not: 0,
+  gone: 1,
+  ending: 2,
+  timestamps: 3,
+  sack: 4,
+  ecn: 5,
+  signed: 6,
+  segments: 7,
+  interface: 8,
+  family: 9,
+  full: 10,
+  max: 11,
+} as const
+
+export const SpliceCounter = {
+  carried: 0,
+  copied: 1,
+  left: 2,
+  silenced: 3,
+  severed: 4,
+  stale: 5,
+  unreadable: 6,
+  dropped: 7,
+  eventLost: 8,
+  max: 9,
+} as const
+
+export interface Arming {
+  pair: number
+  serial: number
+  ifindex: number
+  unreadUp: number
+  unreadDown: number
+  client: FlowKey
+  upstream: FlowKey
+}
+export const armingSize = 92
+export function readArming(buffer: Buffer, at = 0): Arming {
+  return {
+    pair: buffer.readUInt32LE(at),
+    serial: buffer.readUInt32LE(at + 4),
+    ifindex: buffer.readUInt32LE(at + 8),
+    unreadUp: buffer.readUInt32LE(at + 12),
+    unreadDown: buffer.readUInt32LE(at + 16),
+    client: readFlowKey(buffer, at + 20),
+    upstream: readFlowKey(buffer, at + 56),
+  }
+}
+export function writeArming(buffer: Buffer, value: Arming, at = 0): Buffer {
+  buffer.writeUInt32LE(value.pair, at)
+  buffer.writeUInt32LE(value.serial, at + 4)
+  buffer.writeUInt32LE(value.ifindex, at + 8)
+  buffer.writeUInt32LE(value.unreadUp, at + 12)
+  buffer.writeUInt32LE(value.unreadDown, at + 16)
+  writeFlowKey(buffer, value.client, at + 20)
+  writeFlowKey(buffer, value.upstream, at + 56)
+  return buffer
+}
+
+export interface Carriage {
+  sent: bigint
+  received: bigint
+  idleNs: bigint
+  state: number
+  unfit: number
+  by: number
+  alone: number
+  half: number
+}
+export const carriageSize = 48
+export function readCarriage(buffer: Buffer, at = 0): Carriage {
+  return {
+    sent: buffer.readBigUInt64LE(at),
+    received: buffer.readBigUInt64LE(at + 8),
+    idleNs: buffer.readBigUInt64LE(at + 16),
+    state: buffer.readUInt32LE(at + 24),
+    unfit: buffer.readUInt32LE(at + 28),
+    by: buffer.readUInt32LE(at + 32),
+    alone: buffer.readUInt32LE(at + 36),
+    half: buffer.readUInt32LE(at + 40),
+  }
+}
+export function writeCarriage(buffer: Buffer, value: Carriage, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.sent, at)
+  buffer.writeBigUInt64LE(value.received, at + 8)
+  buffer.writeBigUInt64LE(value.idleNs, at + 16)
+  buffer.writeUInt32LE(value.state, at + 24)
+  buffer.writeUInt32LE(value.unfit, at + 28)
+  buffer.writeUInt32LE(value.by, at + 32)
+  buffer.writeUInt32LE(value.alone, at + 36)
+  buffer.writeUInt32LE(value.half, at + 40)
+  return buffer
+}
+
+export interface Leg {
+  pair: number
+  way: number
+}
+export const legSize = 8
+export function readLeg(buffer: Buffer, at = 0): Leg {
+  return {
+    pair: buffer.readUInt32LE(at),
+    way: buffer.readUInt32LE(at + 4),
+  }
+}
+export function writeLeg(buffer: Buffer, value: Leg, at = 0): Buffer {
+  buffer.writeUInt32LE(value.pair, at)
+  buffer.writeUInt32LE(value.way, at + 4)
+  return buffer
+}
+
+export interface PairEvent {
+  pair: number
+  serial: number
+  state: number
+}
+export const pairEventSize = 12
+export function readPairEvent(buffer: Buffer, at = 0): PairEvent {
+  return {
+    pair: buffer.readUInt32LE(at),
+    serial: buffer.readUInt32LE(at + 4),
+    state: buffer.readUInt32LE(at + 8),
+  }
+}
+export function writePairEvent(buffer: Buffer, value: PairEvent, at = 0): Buffer {
+  buffer.writeUInt32LE(value.pair, at)
+  buffer.writeUInt32LE(value.serial, at + 4)
+  buffer.writeUInt32LE(value.state, at + 8)
   return buffer
 }

@@ -4,9 +4,10 @@ import { c } from './ffi.ts'
 // Values of the Linux ABI that Node does not expose; alike on x86_64 and aarch64.
 const AF = { inet: 2, inet6: 10 } as const
 const SOCK = { stream: 1, nonblock: 0o4000, cloexec: 0o2000000 } as const
-const SOL = { socket: 1, ip: 0, ipv6: 41 } as const
-const SO = { linger: 13, bindtodevice: 25, mark: 36 } as const
+const SOL = { socket: 1, ip: 0, tcp: 6, ipv6: 41 } as const
+const SO = { keepalive: 9, linger: 13, bindtodevice: 25, mark: 36 } as const
 const IP = { transparent: 19, bindAddressNoPort: 24 } as const
+const TCP = { repair: 19 } as const
 const IPV6 = { v6only: 26, transparent: 75 } as const
 
 function int(value: number): Buffer {
@@ -92,6 +93,21 @@ export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; dev
 /** Lets a socket from a {@link transparentListener} end like any other: close(2) delivers what is still unsent. */
 export function endInOrder(fd: number): void {
   c.setsockopt('clear SO_LINGER', fd, SOL.socket, SO.linger, lingerOff, 8)
+}
+
+/**
+ * Silences a connected TCP socket for good: close(2) then sends nothing (TCP_REPAIR, since 3.5, CAP_NET_ADMIN), and its
+ * port stays taken until then.
+ */
+export function silence(fd: number): void {
+  setInt('clear SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 0)
+  setInt('set TCP_REPAIR', fd, SOL.tcp, TCP.repair, 1)
+}
+
+/** Another descriptor of the same open file, closed on exec. */
+export function duplicate(fd: number): number {
+  const dupfdCloexec = 1030
+  return c.fcntl('duplicate a descriptor', fd, dupfdCloexec, 0)
 }
 
 /** Takes the lock on an open file without waiting; false when another process has it (flock(2)). */

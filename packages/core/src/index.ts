@@ -20,11 +20,24 @@ export type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow }
 export type { Action, Criteria, OneOf, Rule, RuleList } from './rules/model.ts'
 export { nearest } from './rules/nearest.ts'
 export type { Packet } from './rules/reference.ts'
-export { formatRule, isAction, parseRule, parseRuleList } from './rules/text.ts'
+export { compileRules, type RuleTables } from './rules/tables.ts'
+export {
+  contradiction,
+  formatRule,
+  isAction,
+  misfit,
+  type Place,
+  parseRule,
+  parseRuleAt,
+  parseRuleList,
+  type RuleLines,
+  readRuleLines,
+} from './rules/text.ts'
+export { parseProtocol, protocols } from './rules/values.ts'
 export type { Session, SessionEnd } from './session.ts'
 export { type Cgroup, cgroupRoot, makeCgroup } from './tc/cgroup.ts'
 export { type Inspection, inspect } from './tc/inspect.ts'
-export { clean } from './tc/instances.ts'
+export { clean, instances } from './tc/instances.ts'
 export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/interfaces.ts'
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'

@@ -163,15 +163,34 @@ export class Interception implements AsyncDisposable {
     }
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
     connection.socket.setNoDelay(true)
-    const relay = new Relay(connection.socket, upstream, {
-      idleMs: this.limits.idleMs,
-      halfClosedMs: this.limits.halfClosedMs,
-      bytes: session.bytes,
+    const { idleMs, halfClosedMs } = this.limits
+    let relay: Relay | undefined
+    const splice = this.#transport.splice?.(connection.accepted, upstream, {
+      idleMs,
+      halfClosedMs,
+      silent: () => {
+        session.spliced()
+        relay?.handOver()
+      },
+      ended: (end) => session.finish(end),
+    })
+    if (splice !== undefined) session.joined(splice)
+    const carried = typeof splice === 'object' ? splice : undefined
+    abort.signal.addEventListener('abort', () => {
+      if (carried !== undefined && session.carried === 'splice') carried.abort({ how: 'aborted' })
+      else relay?.abort({ how: 'aborted' })
+    })
+    if (carried?.settled) return
+    relay = new Relay(connection.socket, upstream, {
+      idleMs,
+      halfClosedMs,
+      bytes: session.relayed,
       clientEnded: () => connection.accepted.closeInOrder?.(),
     })
-    const aborted = () => relay.abort({ how: 'aborted' })
-    abort.signal.addEventListener('abort', aborted)
-    void relay.ended.then((end) => session.finish(end))
+    void relay.ended.then((end) => {
+      carried?.release()
+      session.finish(end)
+    })
   }
 
   /** Reaches the other side within one deadline; whatever arrives later is reset. */

@@ -35,6 +35,7 @@ export class Relay {
   #flowing = 2
   #lastByte = performance.now()
   #timer: NodeJS.Timeout | undefined
+  readonly #listeners: [side: Duplex, event: string, listener: (...args: any[]) => void][] = []
 
   constructor(client: Duplex, upstream: Duplex, options: RelayOptions) {
     const { promise, resolve } = Promise.withResolvers<SessionEnd>()
@@ -51,8 +52,16 @@ export class Relay {
     this.#pump(upstream, client, (length) => {
       options.bytes.received += length
     })
-    client.once('finish', () => options.clientEnded?.())
+    this.#on(client, 'finish', () => options.clientEnded?.())
     this.#arm(options.idleMs)
+  }
+
+  /** Lets go of both sides, which somebody else carries from here; {@link ended} never resolves. */
+  handOver(): void {
+    clearTimeout(this.#timer)
+    for (const [side, event, listener] of this.#listeners) side.removeListener(event, listener)
+    // Nobody cares what becomes of them.
+    for (const side of [this.#client, this.#upstream]) side.on('error', () => {})
   }
 
   /** Resets both sides. */
@@ -62,14 +71,19 @@ export class Relay {
     reset(this.#upstream)
   }
 
+  #on<Argument = void>(side: Duplex, event: string, listener: (argument: Argument) => void): void {
+    side.on(event, listener)
+    this.#listeners.push([side, event, listener])
+  }
+
   #pump(from: Duplex, to: Duplex, count: (length: number) => void): void {
-    from.on('data', (chunk: Buffer) => {
+    this.#on(from, 'data', (chunk: Buffer) => {
       count(chunk.length)
       this.#lastByte = performance.now()
       if (!to.write(chunk)) from.pause()
     })
-    to.on('drain', () => from.resume())
-    from.once('end', () => {
+    this.#on(to, 'drain', () => from.resume())
+    this.#on(from, 'end', () => {
       to.end()
       this.#flowing--
       this.#lastByte = performance.now()
@@ -81,7 +95,7 @@ export class Relay {
   /** A side that breaks off takes the other with it, as a reset: a truncated stream must not look complete. */
   #watch(side: Duplex, name: 'client' | 'upstream'): void {
     const other = side === this.#client ? this.#upstream : this.#client
-    side.on('error', (error: Error) => {
+    this.#on(side, 'error', (error: Error) => {
       this.#end ??= { how: 'reset', by: name, error }
       reset(other)
     })
@@ -96,7 +110,7 @@ export class Relay {
     }
     // It may have broken off before the relay began.
     if (side.closed) queueMicrotask(closed)
-    else side.once('close', closed)
+    else this.#on(side, 'close', closed)
   }
 
   /** One timer, armed anew only when it fires: a byte costs no timer operation. */

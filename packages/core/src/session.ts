@@ -1,4 +1,5 @@
 import type { Connection } from './connection.ts'
+import type { Splice } from './transport.ts'
 import type { Verdict } from './verdict.ts'
 
 /** How a session ended. */
@@ -24,12 +25,15 @@ export class Session {
   /** Who decided; undefined for the default verdict and for callers of `settle` that gave no name. */
   readonly plugin: string | undefined
   readonly startedAt: Date = new Date()
-  /** Payload so far. `sent` went from the program to its destination, `received` came back. */
-  readonly bytes: { sent: number; received: number } = { sent: 0, received: 0 }
+  /** @internal Payload that the relay has carried. */
+  readonly relayed: { sent: number; received: number } = { sent: 0, received: 0 }
   /** Resolves with the session once it has ended; never rejects. */
   readonly ended: Promise<Session>
   readonly #started = performance.now()
   readonly #resolve: (session: Session) => void
+  #splice: Splice | undefined
+  #notSpliced: string | undefined
+  #silent = false
   #end: SessionEnd | undefined
   #durationMs: number | undefined
 
@@ -47,6 +51,22 @@ export class Session {
     return this.verdict.kind === 'via' ? this.verdict.upstream.name : undefined
   }
 
+  /** Payload so far. `sent` went from the program to its destination, `received` came back. */
+  get bytes(): { readonly sent: number; readonly received: number } {
+    const { sent, received } = this.#splice?.bytes ?? this.relayed
+    return { sent: Math.max(sent, this.relayed.sent), received: Math.max(received, this.relayed.received) }
+  }
+
+  /** Who carries the bytes: the kernel, or this process. A connection may start with the one and go over to the other. */
+  get carried(): 'splice' | 'relay' {
+    return this.#silent ? 'splice' : 'relay'
+  }
+
+  /** Why the kernel does not carry it; undefined when it does, or will, and for connections that are dropped. */
+  get notSpliced(): string | undefined {
+    return this.#notSpliced
+  }
+
   /** How it ended; undefined while it lasts. */
   get end(): SessionEnd | undefined {
     return this.#end
@@ -55,6 +75,17 @@ export class Session {
   /** Milliseconds since the verdict, until now or the end. */
   get durationMs(): number {
     return this.#durationMs ?? performance.now() - this.#started
+  }
+
+  /** @internal */
+  joined(splice: Splice | string): void {
+    if (typeof splice === 'string') this.#notSpliced = splice
+    else this.#splice = splice
+  }
+
+  /** @internal */
+  spliced(): void {
+    this.#silent = true
   }
 
   /** @internal */

@@ -4,6 +4,7 @@ import type { Observable } from 'rxjs'
 import type { Endpoint } from './endpoint.ts'
 import type { ProcessInfo } from './process.ts'
 import type { Rules } from './rules/control.ts'
+import type { SessionEnd } from './session.ts'
 
 /** A connection as a transport delivers it: accepted, paused, and with its original destination. */
 export interface Accepted {
@@ -23,6 +24,30 @@ export interface Accepted {
   closeInOrder?(): void
 }
 
+/** What becomes of a connection that the kernel carries. */
+export interface SpliceOptions {
+  /** Milliseconds without a packet after which it is ended; 0 for never. */
+  readonly idleMs: number
+  /** The same once one direction has ended. */
+  readonly halfClosedMs: number
+  /** Called once, before both sockets are closed without a word: nothing is left for them to do. */
+  readonly silent: () => void
+  /** Called once, when the kernel saw the end, after `silent`. */
+  readonly ended: (end: SessionEnd) => void
+}
+
+/** A connection that the kernel carries, or will when what our sockets still hold is delivered. */
+export interface Splice {
+  /** Whether nothing is left to relay. */
+  readonly settled: boolean
+  /** Payload so far, in both directions, by the kernel and by the relay. */
+  readonly bytes: { readonly sent: number; readonly received: number }
+  /** Resets both ends. */
+  abort(end: SessionEnd): void
+  /** The relay has ended by itself: there is nothing left to carry. */
+  release(): void
+}
+
 /**
  * Where connections come from. Ours is interception at the traffic-control hooks; a test makes them in memory, and yours
  * may take them from an iptables TPROXY port or an inherited socket.
@@ -38,6 +63,11 @@ export interface Transport {
   readonly outdated?: Observable<(accepted: Accepted) => boolean>
   /** Makes sure that whoever listens at this address, if it is on this host, does not have its connections intercepted. */
   exempt?(address: { host: string; port: number }): Promise<void>
+  /**
+   * Has the kernel carry a connection together with the one to its upstream, if it can. Else says why not, in a few words;
+   * the connection is then relayed, and so it is until `silent` is called.
+   */
+  splice?(accepted: Accepted, upstream: Duplex, options: SpliceOptions): Splice | string
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { formatRule, parseRule, parseRuleList } from './text.ts'
+import { formatRule, parseRule, parseRuleList, readRuleLines } from './text.ts'
 
 describe('a line becomes a rule', () => {
   test.each([
@@ -33,16 +33,20 @@ describe('a line becomes a rule', () => {
 describe('an error says where, and what was expected', () => {
   test.each([
     ['', 'at column 1: expected an action: proxy, direct'],
-    ['deny tcp', 'at column 1: "deny": expected an action'],
+    ['drop tcp dport', 'at column 15: expected a port or range, such as 443 or 8000-8999, got the end'],
+    ['deny tcp', 'at column 1: expected an action'],
     ['drop to', 'at column 8: expected an address'],
-    ['drop to dport 5', 'at column 9: "dport": expected an address'],
-    ['drop to 10.0.0.0/33', 'at column 9: "10.0.0.0/33": expected an address'],
-    ['drop to 10.0.0', 'at column 9: "10.0.0"'],
-    ['drop dport 65536', 'at column 12: "65536": expected a port or range'],
-    ['drop dport 9-8', 'at column 12: "9-8"'],
-    ['drop dprt 9', 'at column 6: "dprt": expected dport, perhaps'],
+    ['drop to dport 5', 'at column 9: expected an address'],
+    ['drop to 10.0.0.0/33', 'at column 9: expected an address'],
+    ['drop to 10.0.0', 'such as 10.0.0.0/8 or 192.0.2.1-192.0.2.9, got "10.0.0"'],
+    ['drop dport 65536', 'at column 12: expected a port or range'],
+    ['drop dport 9-8', 'got "9-8"'],
+    [
+      'drop dprt 9',
+      'at column 6: expected what to match, such as tcp, to, dport, uid, not, via or log, got "dprt" (did you mean dport?)',
+    ],
     ['drop to !10.0.0.0/8', '(write: not to 10.0.0.0/8)'],
-    ['drop to 10.0.0.1 to 10.0.0.2', 'at column 18: "to": expected it once'],
+    ['drop to 10.0.0.1 to 10.0.0.2', 'at column 18: expected it once'],
     ['proxy udp', 'tcp with proxy, which carries TCP only'],
     ['drop via socks', 'proxy with via'],
     ['drop udp process curl', 'of other packets it is not known'],
@@ -56,5 +60,15 @@ test('a file has a rule a line, comments, and what applies otherwise', () => {
     rules: [{ action: 'drop', protocol: 'tcp', dport: 25 }],
     default: 'direct',
   })
-  expect(() => parseRuleList('drop dport 1\n  drop foo', 'my.rules')).toThrow(/^my\.rules:2:8: "foo"/)
+  expect(() => parseRuleList('drop dport 1\n  drop foo', 'my.rules')).toThrow(/^my\.rules:2:8: .*"foo"/)
+})
+
+test('all lines that do not parse are told at once', () => {
+  const { rules, problems } = readRuleLines('drop dport 1\ndrop foo\ndefault maybe\nallow', 'f')
+  expect(rules).toHaveLength(1)
+  expect(problems.map(({ message }) => message.slice(0, 16))).toEqual([
+    'f:2:6: expected ',
+    'f:3:9: expected ',
+    'f:4:1: expected ',
+  ])
 })

@@ -66,55 +66,74 @@ interface Word {
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
 
+/** Names a place in a text that is a rule, by the column from 1. */
+export type Place = (column: number) => string
+
 /**
  * Reads one line: an action, then any of what {@link Rule} names, in any order: `drop tcp dport 25`, `direct to
  * 10.0.0.0/8 192.168.0.0/16`, `proxy tcp dport 80,443 not uid 1000 via socks`. Lists are separated by commas or spaces.
  * Throws `E_RULE` with the column.
  */
 export function parseRule(text: string): Rule {
-  return new Parser(
-    text,
-    (column, found, expected) =>
-      new TproxyError('E_RULE', `rule "${text}": at column ${column}${found}: expected ${expected}`),
-  ).rule()
+  return parseRuleAt(text, (column) => `rule "${text}": at column ${column}`)
+}
+
+/** {@link parseRule} of a text that stands somewhere. */
+export function parseRuleAt(text: string, place: Place): Rule {
+  return new Parser(text, place).rule()
+}
+
+/** What a text with a rule a line says. */
+export interface RuleLines {
+  readonly rules: readonly Rule[]
+  /** What applies where none matches, if a line says so. */
+  readonly default?: Action
+  /** Of lines that do not parse, as `file:line:column: expected …, got …`. */
+  readonly problems: readonly TproxyError[]
 }
 
 /** Reads one rule a line; `default ACTION` says what applies where none matches; `#` begins a comment. */
-export function parseRuleList(text: string, file: string): { rules: Rule[]; default?: Action } {
+export function readRuleLines(text: string, file: string): RuleLines {
   const rules: Rule[] = []
+  const problems: TproxyError[] = []
   let fallback: Action | undefined
   for (const [index, line] of text.split(/\r?\n/).entries()) {
     // Not trimmed at the left: columns are those of the file.
     const code = line.replace(/(^|\s)#.*/, '').trimEnd()
     if (code === '') continue
-    const parser = new Parser(
-      code,
-      (column, found, expected) =>
-        new TproxyError('E_RULE', `${file}:${index + 1}:${column}${found}: expected ${expected}`),
-    )
-    const given = parser.default()
-    if (given === undefined) rules.push(parser.rule())
-    else fallback = given
+    const parser = new Parser(code, (column) => `${file}:${index + 1}:${column}`)
+    try {
+      const given = parser.default()
+      if (given === undefined) rules.push(parser.rule())
+      else fallback = given
+    } catch (error) {
+      problems.push(error as TproxyError)
+    }
   }
-  return { rules, ...(fallback !== undefined && { default: fallback }) }
+  return { rules, ...(fallback !== undefined && { default: fallback }), problems }
 }
 
-type Fail = (column: number, found: string, expected: string) => TproxyError
+/** {@link readRuleLines} of a text without problems. Throws `E_RULE` for the first. */
+export function parseRuleList(text: string, file: string): Omit<RuleLines, 'problems'> {
+  const { problems, ...list } = readRuleLines(text, file)
+  if (problems[0] !== undefined) throw problems[0]
+  return list
+}
 
 class Parser {
   readonly #words: readonly Word[]
   readonly #end: number
-  readonly #fail: Fail
+  readonly #place: Place
   #next = 0
 
-  constructor(text: string, fail: Fail) {
+  constructor(text: string, place: Place) {
     this.#words = [...text.matchAll(/"([^"]*)"|[^\s,"]+/g)].map((match) => ({
       text: match[1] ?? match[0],
       column: match.index + 1,
       quoted: match[1] !== undefined,
     }))
     this.#end = text.length + 1
-    this.#fail = fail
+    this.#place = place
   }
 
   /** The action of a line that says what applies by default. */
@@ -174,7 +193,7 @@ class Parser {
       for (let word = this.#words[this.#next]; word !== undefined; word = this.#words[this.#next]) {
         if (values.length > 0 && this.#endsList(word, field)) break
         if (word.text.startsWith('!'))
-          throw this.#wrong(word, `${field.expected} (write: not ${text} ${word.text.slice(1)})`)
+          throw this.#wrong(word, field.expected, `write: not ${text} ${word.text.slice(1)}`)
         if (!field.valid(word.text)) throw this.#wrong(word, field.expected)
         values.push(word.text)
         this.#next++
@@ -185,9 +204,8 @@ class Parser {
       const meant = nearest(keyword.text, keywords)
       throw this.#wrong(
         keyword,
-        meant === undefined
-          ? 'what to match, such as tcp, to, dport, uid, not, via or log'
-          : `${meant}, perhaps`,
+        'what to match, such as tcp, to, dport, uid, not, via or log',
+        meant && `did you mean ${meant}?`,
       )
     }
   }
@@ -218,11 +236,18 @@ class Parser {
     return word.text
   }
 
-  #wrong(word: Word | undefined, expected: string): TproxyError {
-    return word === undefined
-      ? this.#fail(this.#end, '', expected)
-      : this.#fail(word.column, `: "${word.text}"`, expected)
+  #wrong(word: Word | undefined, expected: string, hint?: string): TproxyError {
+    const found = word === undefined ? 'the end' : `"${word.text}"`
+    const message = `${this.#place(word?.column ?? this.#end)}: expected ${expected}, got ${found}`
+    return new TproxyError('E_RULE', message, hint === undefined ? {} : { hint })
   }
+}
+
+/** What is expected instead of a value that a field cannot have; undefined when it can. */
+export function misfit(name: Exclude<keyof Criteria, 'ip'>, value: unknown): string | undefined {
+  const field = Object.values(fields).find((candidate) => candidate.name === name)
+  const fits = (typeof value === 'string' || typeof value === 'number') && value !== ''
+  return fits && field?.valid(String(value)) ? undefined : field?.expected
 }
 
 /** What makes a rule impossible to apply, as what is expected instead; undefined when nothing does. */

@@ -1,5 +1,5 @@
 import type { Server } from 'node:net'
-import { Limit, type Steering } from '@tproxy/bpf'
+import { Limit, type Splicing, type Steering } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
 import type { Interface } from './interfaces.ts'
 
@@ -19,14 +19,16 @@ export type Listen = (device: Device) => Promise<Server[]>
  */
 export class Devices {
   readonly #steering: Steering
+  readonly #splicing: Splicing | undefined
   readonly #listen: Listen
   readonly #first: boolean
   readonly #devices: Device[] = []
   readonly #servers: Server[] = []
 
   /** `first`: before other programs on the hooks, not behind them. */
-  constructor(steering: Steering, listen: Listen, first: boolean) {
+  constructor(steering: Steering, splicing: Splicing | undefined, listen: Listen, first: boolean) {
     this.#steering = steering
+    this.#splicing = splicing
     this.#listen = listen
     this.#first = first
   }
@@ -46,6 +48,11 @@ export class Devices {
     return attached
   }
 
+  /** Of an interface that is intercepted. */
+  ifindexOf(name: string): number | undefined {
+    return this.#devices.find((device) => device.interface.name === name)?.interface.ifindex
+  }
+
   close(): void {
     for (const server of this.#servers) server.close()
   }
@@ -63,17 +70,17 @@ export class Devices {
     const device = known ?? { slot: this.#devices.length, interface: found }
     if (known !== undefined) {
       this.#steering.detachDevice(known.interface.ifindex)
+      this.#splicing?.detach(known.interface.ifindex)
       known.interface = found
     }
-    this.#steering.setDevice(device.slot, {
-      ifindex: found.ifindex,
-      mac: found.mac,
-      hasMac: found.hasMac ? 1 : 0,
-    })
+    const { ifindex, mac } = found
+    const described = { ifindex, mac, hasMac: found.hasMac ? 1 : 0 }
+    this.#steering.setDevice(device.slot, described)
     if (known === undefined) {
       this.#servers.push(...(await this.#listen(device)))
       this.#devices.push(device)
     }
-    this.#steering.attachDevice(found.name, found.ifindex, this.#first)
+    this.#steering.attachDevice(found.name, ifindex, this.#first)
+    this.#splicing?.attach(found.name, described, this.#steering.egress)
   }
 }

@@ -1,7 +1,7 @@
 import { libbpfVersion } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
 import { instances } from './instances.ts'
-import { load } from './open.ts'
+import { load, loadSplicing } from './open.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
 
 /** Looks at what interception needs, and changes nothing: for `tproxy-run doctor`, and for yours. */
@@ -10,10 +10,12 @@ export interface Inspection {
   libbpf(): string
   /** Loads the programs, which has the kernel verify them, and unloads them. Throws what interception would. */
   programs(): void
+  /** The same for those that carry connections in the kernel, without which they are relayed. */
+  splice(): void
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
-  instances(): { living: number[]; leftBehind: number }
+  instances(): { readonly living: readonly number[]; readonly leftBehind: number }
 }
 
 export function inspect(options: RoutingOptions = {}): Inspection {
@@ -27,6 +29,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
       }
     },
     programs: () => load(routing.mark, true).close(),
+    splice: () => loadSplicing(routing.mark).close(),
     routing: () => checkClashes(routing),
     instances,
   }

@@ -93,21 +93,28 @@ export function clean(): Promise<{ removed: number; living: number[] }> {
   })
 }
 
-/** Who intercepts in this network namespace, and how much dead instances left behind. Changes nothing. */
-export function instances(): { living: number[]; leftBehind: number } {
+/**
+ * Who intercepts in this network namespace, and how much dead instances left behind. Changes nothing. An instance may keep
+ * a socket `PID.sock` in the directory, and removes it before it ends.
+ */
+export function instances(): { directory: string; living: number[]; leftBehind: number } {
   const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
-  if (!existsSync(directory)) return { living: [], leftBehind: 0 }
+  if (!existsSync(directory)) return { directory, living: [], leftBehind: 0 }
   const all = records(directory).map(({ record }) => record)
   const living = all.filter(lives)
   const abandoned = living.length === 0 && readShared(directory) !== undefined ? 1 : 0
-  return { living: living.map(({ pid }) => pid), leftBehind: all.length - living.length + abandoned }
+  return {
+    directory,
+    living: living.map(({ pid }) => pid),
+    leftBehind: all.length - living.length + abandoned,
+  }
 }
 
 function lives(record: InstanceRecord): boolean {
   return record.startTime !== '' && startTime(record.pid) === record.startTime
 }
 
-/** Drops the records of dead instances with their cgroups; once nobody is left, what was shared is undone. */
+/** Drops the records of dead instances with their cgroups and sockets; once nobody is left, what was shared is undone. */
 function prune(directory: string): { number: number; record: InstanceRecord }[] {
   const living = records(directory).filter(({ number, record }) => {
     if (lives(record)) return true
@@ -116,12 +123,19 @@ function prune(directory: string): { number: number; record: InstanceRecord }[] 
     return false
   })
   sweepCgroups()
+  removeSockets(directory, new Set(living.map(({ record }) => record.pid)))
   const shared = readShared(directory)
   if (living.length === 0 && shared !== undefined) {
     tearDownRouting(shared)
     rmSync(`${directory}/shared.json`, { force: true })
   }
   return living
+}
+
+function removeSockets(directory: string, living: ReadonlySet<number>): void {
+  for (const name of readdirSync(directory))
+    if (/^\d+\.sock$/.test(name) && !living.has(Number.parseInt(name, 10)))
+      rmSync(`${directory}/${name}`, { force: true })
 }
 
 function shareRouting(directory: string, routing: Routing): void {

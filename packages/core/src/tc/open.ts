@@ -8,6 +8,8 @@ import {
   NativeError,
   type Owner,
   replyMark,
+  type Settings,
+  Splicing,
   Steering,
   transparentListener,
 } from '@tproxy/bpf'
@@ -28,6 +30,7 @@ import { enter } from './instances.ts'
 import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
+import { Splicer } from './splicer.ts'
 
 /** What to intercept. */
 export interface InterceptOptions {
@@ -48,6 +51,11 @@ export interface InterceptOptions {
   /** What applies where no rule matches. Default: `proxy`, which leaves what is not TCP alone. */
   readonly defaultAction?: Action
   readonly timeouts?: Timeouts
+  /**
+   * How decided connections travel: `splice`, in the kernel wherever two connections can be one, or `relay`, in this
+   * process. Default: `splice`.
+   */
+  readonly carry?: 'splice' | 'relay'
   readonly routing?: RoutingOptions
 }
 
@@ -89,6 +97,9 @@ export async function openTransport(
 
   const mark = (routing.mark | (instance.number << 8)) >>> 0
   const steering = undo.use(load(mark, scope !== undefined))
+  const { splicing, unspliced } = options.carry === 'relay' ? relayed : tryToSplice(mark)
+  if (splicing !== undefined) undo.use(splicing)
+  let splicer: Splicer | undefined
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
   const describe = describer()
@@ -128,8 +139,13 @@ export async function openTransport(
   try {
     // The way back first: no packet is taken off its way before the answer can return.
     steering.attachReturnPath(lo)
-    const devices = undo.adopt(new Devices(steering, listen, scope !== undefined), (it) => it.close())
+    splicing?.attachLoopback(lo, steering.loopbackEgress)
+    const devices = undo.adopt(new Devices(steering, splicing, listen, scope !== undefined), (it) =>
+      it.close(),
+    )
     await devices.update(found)
+    splicer =
+      splicing && undo.use(new Splicer({ splicing, ifindexOf: (name) => devices.ifindexOf(name), budget }))
     const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
     guard.hold(steering.links)
     undo.use(
@@ -157,6 +173,7 @@ export async function openTransport(
       }),
     ),
     exempt: (address) => exemption.ensure(address),
+    splice: (connection, upstream, how) => splicer?.splice(connection, upstream, how) ?? unspliced,
     stop: () => steering.stopTaking(),
     close: () => acquired.disposeAsync(),
   }
@@ -168,16 +185,38 @@ function connectionLimit(): number {
   return Math.max(1, Math.floor((Number(soft ?? 1024) - reservedFds) / 2))
 }
 
+const relayed = { splicing: undefined, unspliced: 'it was asked to be relayed' }
+
+/** A kernel that does not take these programs costs speed, and no connection. */
+function tryToSplice(mark: number): { splicing: Splicing | undefined; unspliced: string } {
+  try {
+    return { splicing: loadSplicing(mark), unspliced: '' }
+  } catch (cause) {
+    return { splicing: undefined, unspliced: reason(cause) }
+  }
+}
+
+/** Loads the splice programs; nothing is attached yet. */
+export function loadSplicing(mark: number): Splicing {
+  try {
+    return Splicing.load(settingsOf(mark, false))
+  } catch (cause) {
+    throw explain(cause)
+  }
+}
+
+const settingsOf = (mark: number, scoped: boolean): Settings => ({
+  mark,
+  loIfindex: lo,
+  netns: statSync('/proc/self/ns/net').ino,
+  pidns: statSync('/proc/self/ns/pid').ino,
+  scoped: scoped ? 1 : 0,
+})
+
 /** Loads the steering programs; nothing is attached yet. */
 export function load(mark: number, scoped: boolean): Steering {
   try {
-    return Steering.load({
-      mark,
-      loIfindex: lo,
-      netns: statSync('/proc/self/ns/net').ino,
-      pidns: statSync('/proc/self/ns/pid').ino,
-      scoped: scoped ? 1 : 0,
-    })
+    return Steering.load(settingsOf(mark, scoped))
   } catch (cause) {
     throw explain(cause)
   }

@@ -44,7 +44,12 @@ interface RuleEntry {
 
 const hex = (value: number) => `0x${(value >>> 0).toString(16)}`
 const steeredMask = (Mark.base | Mark.reply) >>> 0
-const acceptLocal = '/proc/sys/net/ipv4/conf/lo/accept_local'
+/**
+ * What lo has to take in: packets from our own addresses (without accept_local, steered ones are martians), and for an
+ * upstream at 127.0.0.1 spliced ones with its addresses, which unlike its own bring no route along (route_localnet).
+ */
+const wanted = ['accept_local', 'route_localnet'] as const
+const sysctl = (name: string) => `/proc/sys/net/ipv4/conf/lo/${name}`
 
 /** The families of IP that are in use here. */
 export function families(): (4 | 6)[] {
@@ -86,21 +91,21 @@ export function checkClashes(routing: Routing): void {
 /** Undoes {@link setUpRouting}: what was changed, in the form it is remembered on disk. */
 export interface RoutingChanges {
   readonly routing: Routing
-  /** What accept_local of lo was; undefined when it was not changed. */
-  readonly acceptLocal?: string
+  /** What settings of lo were, those that were changed. */
+  readonly settings: Readonly<Record<string, string>>
 }
 
 /** What {@link setUpRouting} will change, to be remembered before it does. */
 export function planRouting(routing: Routing): RoutingChanges {
-  const before = readSystemFile(acceptLocal)
-  return before === undefined || before === '1' ? { routing } : { routing, acceptLocal: before }
+  const before = wanted.map((name) => [name, readSystemFile(sysctl(name))] as const)
+  const changed = before.filter(([, value]) => value !== undefined && value !== '1')
+  return { routing, settings: Object.fromEntries(changed) as Record<string, string> }
 }
 
 /**
- * Sets the rule and the local route for marked packets, and lets lo take packets from our own addresses
- * (accept_local, without which IPv4 drops steered packets as martians).
+ * Sets the rule and the local route for marked packets, and lets lo take them.
  */
-export function setUpRouting({ routing, acceptLocal: change }: RoutingChanges): void {
+export function setUpRouting({ routing, settings }: RoutingChanges): void {
   const { mark, table, priority } = routing
   for (const family of families()) {
     const present = ipJson<RuleEntry>(`-${family}`, 'rule', 'show').some((rule) => isOurs(rule, routing))
@@ -116,19 +121,19 @@ export function setUpRouting({ routing, acceptLocal: change }: RoutingChanges): 
       ].join('\n'),
     )
   }
-  if (change === undefined) return
-  try {
-    writeFileSync(acceptLocal, '1')
-  } catch (cause) {
-    throw new TproxyError('E_SYSTEM', `set net.ipv4.conf.lo.accept_local to 1: ${reason(cause)}`, {
-      hint: 'in a container, mount /proc/sys writable or set it from outside',
-      cause,
-    })
-  }
+  for (const name of Object.keys(settings))
+    try {
+      writeFileSync(sysctl(name), '1')
+    } catch (cause) {
+      throw new TproxyError('E_SYSTEM', `set net.ipv4.conf.lo.${name} to 1: ${reason(cause)}`, {
+        hint: 'in a container, mount /proc/sys writable or set it from outside',
+        cause,
+      })
+    }
 }
 
 /** Restores what {@link setUpRouting} changed. What is gone already is no error. */
-export function tearDownRouting({ routing, acceptLocal: change }: RoutingChanges): void {
+export function tearDownRouting({ routing, settings }: RoutingChanges): void {
   const { mark, table, priority } = routing
   for (const family of [4, 6] as const) {
     const attempt = (...args: string[]) => {
@@ -150,5 +155,6 @@ export function tearDownRouting({ routing, acceptLocal: change }: RoutingChanges
     )
     attempt('route', 'del', 'local', 'default', 'dev', 'lo', 'table', `${table}`)
   }
-  if (change !== undefined && readSystemFile(acceptLocal) === '1') writeFileSync(acceptLocal, change)
+  for (const [name, before] of Object.entries(settings))
+    if (readSystemFile(sysctl(name)) === '1') writeFileSync(sysctl(name), before)
 }

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* TCP segments: read, and made those of another connection. */
+#ifndef TPROXY_SEGMENT_H
+#define TPROXY_SEGMENT_H
+
+#include "packet.h"
+#include "pair.h"
+
+struct segment {
+	__u32 network; /* where the IP header begins */
+	__u32 transport;
+	__u32 seq;
+	__u32 end; /* seq and all that it occupies: payload, SYN and FIN */
+	__u32 ack;
+	__u32 payload;
+	__u8 flags;
+	__u8 words; /* of the TCP header */
+};
+
+/* Next header, length, and the option. */
+#define JUMBO_OPTIONS 8
+
+#define TCP_MOVING (TCP_FIN | TCP_SYN | TCP_RST)
+
+/* Reads a segment, and its addresses into key unless that is NULL. False: not TCP in one piece. */
+static __always_inline bool read_segment(struct __sk_buff *skb, __u32 network,
+					 struct segment *segment, struct flow_key *key)
+{
+	void *data, *end;
+	struct iphdr *v4;
+	struct ipv6hdr *v6;
+	struct tcphdr *tcp;
+	__u32 length;
+	__u8 next;
+
+	if (skb->vlan_present)
+		return false;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	/* What is not in the linear part yet; no packet of a pair is shorter. */
+	if (data + network + sizeof(*v6) + sizeof(*tcp) > end) {
+		length = network + sizeof(*v6) + sizeof(*tcp);
+		if (bpf_skb_pull_data(skb, length < skb->len ? length : skb->len))
+			return false;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
+	segment->network = network;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		v4 = data + network;
+		if ((void *)(v4 + 1) > end || v4->protocol != IPPROTO_TCP || v4->ihl < 5 ||
+		    v4->frag_off & bpf_htons(IP_FRAGMENT_OFFSET | IP_MORE_FRAGMENTS))
+			return false;
+		segment->transport = network + v4->ihl * 4;
+		length = bpf_ntohs(v4->tot_len);
+		/* A packet of more than 64 KB says 0 (BIG TCP). */
+		length = length ? length - v4->ihl * 4 : skb->len - segment->transport;
+		if (key) {
+			map_v4(key->source, v4->saddr);
+			map_v4(key->destination, v4->daddr);
+		}
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		v6 = data + network;
+		if ((void *)(v6 + 1) > end)
+			return false;
+		next = v6->nexthdr;
+		segment->transport = network + sizeof(*v6);
+		/* What is longer than 64 KB says so in a hop-by-hop option (RFC 2675); lo has such
+		 * packets. */
+		if (next == IPPROTO_HOPOPTS) {
+			__u8 *options = (__u8 *)(v6 + 1);
+
+			if ((void *)(options + JUMBO_OPTIONS) > end || options[1])
+				return false;
+			next = options[0];
+			segment->transport += JUMBO_OPTIONS;
+		}
+		if (next != IPPROTO_TCP)
+			return false;
+		length =
+		    v6->payload_len ? bpf_ntohs(v6->payload_len) : skb->len - segment->transport;
+		if (key) {
+			__builtin_memcpy(key->source, &v6->saddr, 16);
+			__builtin_memcpy(key->destination, &v6->daddr, 16);
+		}
+	} else {
+		return false;
+	}
+	if (segment->transport > network + 60)
+		return false;
+	tcp = data + segment->transport;
+	if ((void *)(tcp + 1) > end)
+		return false;
+	if (key) {
+		key->source_port = tcp->source;
+		key->destination_port = tcp->dest;
+	}
+	segment->words = tcp->doff;
+	segment->flags = ((__u8 *)tcp)[13];
+	segment->seq = bpf_ntohl(tcp->seq);
+	segment->ack = bpf_ntohl(tcp->ack_seq);
+	if (segment->words < 5 || length < segment->words * 4)
+		return false;
+	segment->payload = length - segment->words * 4;
+	segment->end = segment->seq + segment->payload + !!(segment->flags & TCP_SYN) +
+		       !!(segment->flags & TCP_FIN);
+	return true;
+}
+
+/* The words of a TCP header with nothing but timestamps behind it, as Linux lays them out. */
+#define NOP_NOP_TIMESTAMPS 0x0101080a
+enum tcp_word {
+	WORD_PORTS,
+	WORD_SEQ,
+	WORD_ACK,
+	WORD_FLAGS,
+	WORD_CHECK,
+	WORD_NOPS,
+	WORD_VALUE,
+	WORD_ECHO
+};
+#define PLAIN_WORDS 8
+
+enum tcp_option { OPTION_END = 0, OPTION_NOP = 1, OPTION_SACK = 5, OPTION_TIMESTAMPS = 8 };
+
+/* Subtracts from, or adds to, a number in the header; notes what that does to the checksum. */
+static __always_inline bool shift_number(struct __sk_buff *skb, __u32 at, __u32 delta, __s64 *sum)
+{
+	__be32 old, new;
+
+	if (bpf_skb_load_bytes(skb, at, &old, 4))
+		return false;
+	new = bpf_htonl(bpf_ntohl(old) + delta);
+	/* A number that begins at an odd byte counts with its bytes swapped. */
+	if (at & 1) {
+		__u32 before = __builtin_bswap32(old), after_ = __builtin_bswap32(new);
+
+		before = before << 16 | before >> 16;
+		after_ = after_ << 16 | after_ >> 16;
+		*sum = bpf_csum_diff(&before, 4, &after_, 4, *sum);
+	} else {
+		*sum = bpf_csum_diff(&old, 4, &new, 4, *sum);
+	}
+	return !bpf_skb_store_bytes(skb, at, &new, 4, 0);
+}
+
+struct options {
+	struct __sk_buff *skb;
+	__u32 at;
+	__u32 end;
+	__u32 value_delta;
+	__u32 echo_delta;
+	__u32 sack_delta;
+	__s64 sum;
+	__u32 failed;
+};
+
+static long shift_block(__u32 index, struct options *options)
+{
+	if (options->at >= options->end)
+		return 1;
+	if (!shift_number(options->skb, options->at, options->sack_delta, &options->sum)) {
+		options->failed = 1;
+		return 1;
+	}
+	options->at += 4;
+	return 0;
+}
+
+static long shift_option(__u32 index, struct options *options)
+{
+	__u8 kind[2] = {};
+	__u32 at = options->at;
+
+	if (at >= options->end || bpf_skb_load_bytes(options->skb, at, kind, 1) || !kind[0])
+		return 1;
+	if (kind[0] == OPTION_NOP) {
+		options->at++;
+		return 0;
+	}
+	if (bpf_skb_load_bytes(options->skb, at, kind, 2) || kind[1] < 2 ||
+	    at + kind[1] > options->end)
+		return 1;
+	if (kind[0] == OPTION_TIMESTAMPS && kind[1] == 10) {
+		if (!shift_number(options->skb, at + 2, options->value_delta, &options->sum) ||
+		    !shift_number(options->skb, at + 6, options->echo_delta, &options->sum))
+			options->failed = 1;
+	} else if (kind[0] == OPTION_SACK) {
+		struct options blocks = *options;
+
+		blocks.at = at + 2;
+		blocks.end = at + kind[1];
+		bpf_loop(8, shift_block, &blocks, 0);
+		options->sum = blocks.sum;
+		options->failed |= blocks.failed;
+	}
+	options->at = at + kind[1];
+	return 0;
+}
+
+/* Timestamps and the blocks of selective acknowledgements, wherever they stand among the options.
+ */
+static __noinline __s64 shift_options(struct __sk_buff *skb, const struct segment *segment,
+				      const struct way *this, const struct way *back)
+{
+	struct options options = {
+	    .skb = skb,
+	    .at = segment->transport + 20,
+	    .end = segment->transport + segment->words * 4,
+	    .value_delta = this->clock_delta,
+	    .echo_delta = -back->clock_delta,
+	    .sack_delta = -back->delta,
+	};
+
+	bpf_loop(40, shift_option, &options, 0);
+	return options.failed ? -1 : options.sum;
+}
+
+/* BPF_F_IPV6, which older headers do not have. */
+#define CSUM_IPV6 (1 << 7)
+
+/* Gives the IP header the addresses of another connection. */
+static __noinline long readdress(struct __sk_buff *skb, const struct segment *segment,
+				 const struct flow_key *to, bool v6)
+{
+	__u32 check = segment->transport + offsetof(struct tcphdr, check);
+	__u32 at = segment->network;
+	__be32 old[8], new[8];
+	__s64 sum;
+
+	if (!v6) {
+		at += offsetof(struct iphdr, saddr);
+		if (bpf_skb_load_bytes(skb, at, old, 8))
+			return -1;
+		__builtin_memcpy(new, to->source + 12, 4);
+		__builtin_memcpy(new + 1, to->destination + 12, 4);
+		sum = bpf_csum_diff(old, 8, new, 8, 0);
+		return bpf_skb_store_bytes(skb, at, new, 8, 0) ||
+		       bpf_l3_csum_replace(skb, segment->network + offsetof(struct iphdr, check), 0,
+					   sum, 0) ||
+		       bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR);
+	}
+	at += offsetof(struct ipv6hdr, saddr);
+	if (bpf_skb_load_bytes(skb, at, old, 32))
+		return -1;
+	__builtin_memcpy(new, to->source, 16);
+	__builtin_memcpy(new + 4, to->destination, 16);
+	sum = bpf_csum_diff(old, 32, new, 32, 0);
+	if (bpf_skb_store_bytes(skb, at, new, 32, 0))
+		return -1;
+	/* Since 6.16 the kernel wants to be told: without a checksum in the IP header, a sum over
+	 * the whole packet (CHECKSUM_COMPLETE) stays the same. */
+	return bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR | CSUM_IPV6) &&
+	       bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR);
+}
+
+/* Makes the TCP header of a segment of one connection one of the other. Not 0: it is spoilt. */
+static __noinline long translate(struct __sk_buff *skb, const struct pair *pair, __u32 index,
+				 const struct segment *segment)
+{
+	const struct way *this = &pair->ways[index & 1], *back = &pair->ways[!(index & 1)];
+	const struct flow_key *to = &pair->to[index & 1];
+	__u32 old[PLAIN_WORDS] = {}, new[PLAIN_WORDS], length = WORD_NOPS * 4, window;
+	__s64 sum = 0;
+	bool plain = segment->words == PLAIN_WORDS;
+
+	if (bpf_skb_load_bytes(skb, segment->transport, old, plain ? sizeof(old) : WORD_NOPS * 4))
+		return -1;
+	__builtin_memcpy(new, old, sizeof(new));
+	new[WORD_PORTS] = (__u32)to->destination_port << 16 | to->source_port;
+	new[WORD_SEQ] = bpf_htonl(segment->seq + this->delta);
+	if (segment->flags & TCP_ACK)
+		new[WORD_ACK] = bpf_htonl(segment->ack - back->delta);
+	/* This end announces how much the way back may bring. */
+	window = bpf_ntohl(old[WORD_FLAGS]) & 0xffff;
+	window = window << back->grow >> back->shrink;
+	if (window > 0xffff)
+		window = 0xffff;
+	new[WORD_FLAGS] = (old[WORD_FLAGS] & bpf_htonl(0xffff0000)) | bpf_htonl(window);
+	if (plain && old[WORD_NOPS] == bpf_htonl(NOP_NOP_TIMESTAMPS)) {
+		new[WORD_VALUE] = bpf_htonl(bpf_ntohl(old[WORD_VALUE]) + this->clock_delta);
+		new[WORD_ECHO] = bpf_htonl(bpf_ntohl(old[WORD_ECHO]) - back->clock_delta);
+		length = sizeof(new);
+	} else if (segment->words > WORD_NOPS) {
+		sum = shift_options(skb, segment, this, back);
+		if (sum < 0)
+			return -1;
+	}
+	sum = bpf_csum_diff(old, WORD_CHECK * 4, new, WORD_CHECK * 4, sum);
+	if (length == sizeof(new))
+		sum = bpf_csum_diff(old + WORD_NOPS, 12, new + WORD_NOPS, 12, sum);
+	if (bpf_skb_store_bytes(skb, segment->transport, new, length, 0) ||
+	    bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0, sum,
+				0))
+		return -1;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,108 @@
+import { bpf, type NativeError, type Pointer, withLibbpfLog } from './ffi.ts'
+
+/** `enum bpf_attach_type` of include/uapi/linux/bpf.h: the hooks of an interface. */
+export const Tcx = { ingress: 46, egress: 47 } as const
+
+/** A file of BPF programs and maps, loaded. */
+export class LoadedObject {
+  readonly #object: Pointer
+  readonly #maps = new Map<string, number>()
+  readonly #programs = new Map<string, number>()
+
+  private constructor(object: Pointer) {
+    this.#object = object
+  }
+
+  /** Opens, configures and loads. Throws a {@link LoadError}. */
+  static load(what: string, path: string, settings: Buffer): LoadedObject {
+    const outcome = withLibbpfLog(() => {
+      const object = bpf.open(`open ${path}`, path, null)
+      try {
+        const rodata = bpf.findMap('find the settings', object, '.rodata.settings')
+        bpf.setInitialValue('configure', rodata, settings, settings.length)
+        bpf.load(`load ${what}`, object)
+        return new LoadedObject(object)
+      } catch (error) {
+        bpf.close(object)
+        throw error
+      }
+    })
+    if ('result' in outcome) return outcome.result
+    throw new LoadError(outcome.error as NativeError, outcome.log)
+  }
+
+  /** The file descriptor of a map. */
+  map(name: string): number {
+    return cached(this.#maps, name, () =>
+      bpf.mapFd(`map ${name}`, bpf.findMap(`find map ${name}`, this.#object, name)),
+    )
+  }
+
+  /** The file descriptor of a program. */
+  program(name: string): number {
+    return cached(this.#programs, name, () =>
+      bpf.programFd(`program ${name}`, bpf.findProgram(`find program ${name}`, this.#object, name)),
+    )
+  }
+
+  update(map: string, key: Buffer, value: Buffer): void {
+    bpf.updateElement(`update map ${map}`, this.map(map), key, value, 0)
+  }
+
+  /** Reads into `value`; false when there is nothing. */
+  lookup(map: string, key: Buffer, value: Buffer): boolean {
+    return bpf.findElement(this.map(map), key, value) === 0
+  }
+
+  delete(map: string, key: Buffer): void {
+    bpf.deleteElement(this.map(map), key)
+  }
+
+  /** Sums a map of one counter for each processor, by the names of its enum. */
+  counters(map: string, names: Readonly<Record<string, number>>): Record<string, bigint> {
+    const cpus = bpf.possibleCpus('count processors')
+    const [key, values] = [Buffer.alloc(4), Buffer.alloc(8 * cpus)]
+    const sum = (index: number) => {
+      key.writeUInt32LE(index)
+      bpf.lookupElement(this.map(map), key, values)
+      let total = 0n
+      for (let cpu = 0; cpu < cpus; cpu++) total += values.readBigUInt64LE(cpu * 8)
+      return total
+    }
+    const entries = Object.entries(names).filter(([name]) => name !== 'max')
+    return Object.fromEntries(entries.map(([name, index]) => [name, sum(index)]))
+  }
+
+  close(): void {
+    bpf.close(this.#object)
+  }
+}
+
+function cached(known: Map<string, number>, name: string, find: () => number): number {
+  let fd = known.get(name)
+  if (fd === undefined) {
+    fd = find()
+    known.set(name, fd)
+  }
+  return fd
+}
+
+/** Programs did not load. */
+export class LoadError extends Error {
+  override readonly name = 'LoadError'
+  readonly errno: number
+  /** All that libbpf and the verifier said; not enumerable, for it is long. */
+  declare readonly log: string
+
+  constructor(cause: NativeError, log: string) {
+    const lines = log.split('\n').filter((line) => line.trim() !== '')
+    // The verifier's complaint stands above its closing statistics; libbpf's own lines begin with its name.
+    const end = lines.findIndex((line) => line.startsWith('processed '))
+    const telling = end > 0 ? lines[end - 1] : lines.find((line) => line.startsWith('libbpf: '))
+    super(`${cause.message}${telling === undefined ? '' : `: ${telling.replace(/^libbpf: /, '')}`}`, {
+      cause,
+    })
+    this.errno = cause.errno
+    Object.defineProperty(this, 'log', { value: log, enumerable: false })
+  }
+}

@@ -1,0 +1,249 @@
+import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { dial, holdDial } from './rig/client.ts'
+import { holdConnections, shortConnections } from './rig/crowd.ts'
+import { firewall } from './rig/firewall.ts'
+import { fixture } from './rig/fixture.ts'
+import type { Host, Program } from './rig/host.ts'
+import { microsocks } from './rig/servers.ts'
+import { endFrom } from './rig/sessions.ts'
+import { digest, generate } from './rig/stream.ts'
+import { addresses, World } from './rig/world.ts'
+
+let world: World
+beforeAll(async () => {
+  world = await World.create()
+})
+afterAll(() => world?.close())
+
+const MB = 1_000_000
+
+/** With a proxy that intercepts wan0 and carries connections as `carry` says. */
+async function proxied(options: { carry?: 'splice' | 'relay'; timeouts?: Record<string, number> } = {}) {
+  return world.proxy({ interfaces: ['wan0'], ...options })
+}
+
+async function expectEnd(proxy: Program): Promise<void> {
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+  expect(proxy.events.filter(({ event }) => event === 'uncaught' || event === 'warning')).toEqual([])
+}
+
+/** tproxy-run on wan0, with a SOCKS server at port 1080 of this address. */
+async function throughSocks(address: string): Promise<Program> {
+  const url = `socks5://${address.includes(':') ? `[${address}]` : address}:1080`
+  const program = world.run(['--json', '-i', 'wan0', '-p', `socks=${url}`], { input: '' })
+  await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
+  return program
+}
+
+/** Puts so many bytes by HTTP to the origin, which says what it got; and gets as many. */
+async function upAndDown(url: string, size: number): Promise<{ up: string; down: string }> {
+  const script = `${generate(size)} | curl -sS -m 30 -T - ${url}/up; curl -sS -m 30 ${url}/bytes/${size} | sha256sum`
+  const [up = '', down = ''] = (await world.client.sh(script)).split('\n')
+  return { up, down: down.split(' ')[0] ?? '' }
+}
+
+/** What {@link upAndDown} has to say. */
+function expected(size: number): { up: string; down: string } {
+  return { up: digest(size), down: createHash('sha256').update(Buffer.alloc(size, 'x')).digest('hex') }
+}
+
+/** Sends so many bytes to the origin, which says what it got. */
+async function sendUp(size: number): Promise<{ stdout: string }> {
+  const client = await fixture('client')
+  const pipe = `${generate(size)} | ${client} --pipe --timeout 60000 ${addresses[4].origin} 9 2>/dev/null`
+  return world.client.run('bash', ['-c', pipe], { timeoutMs: 80_000 })
+}
+
+const ends = (program: Program) => program.events.filter(({ event }) => event === 'end')
+
+describe.each([4, 6] as const)('over IPv%i', (family) => {
+  const { origin } = addresses[family]
+
+  test('a connection runs in the kernel, and its bytes and end are known', async () => {
+    await using proxy = await proxied()
+    const echoed = await dial(world.client, [origin, 7], { echo: 3 * MB })
+    expect(echoed).toMatchObject({ end: 'closed', received: 3 * MB, equal: true })
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({
+      how: 'closed',
+      carried: 'splice',
+      bytes: { sent: 3 * MB, received: 3 * MB },
+    })
+    // The server answers when the client has ended its direction.
+    const held = await holdDial(world.client, [origin, 9], { send: 'x', shutdown: true })
+    await sleep(200)
+    const half = await held.release()
+    expect(half).toMatchObject({ end: 'fin', received: 67 })
+    expect(await endFrom(proxy, half.port)).toMatchObject({
+      how: 'closed',
+      carried: 'splice',
+      bytes: { sent: 1, received: 67 },
+    })
+    const reset = await dial(world.client, [origin, 1001], { send: 'x' })
+    expect(reset.end).toBe('ECONNRESET')
+    expect(await endFrom(proxy, reset.port)).toMatchObject({ how: 'reset', by: 'upstream' })
+    await expectEnd(proxy)
+  })
+
+  test('it goes on while the proxy stands still', async () => {
+    await using proxy = await proxied()
+    const held = await holdDial(world.client, [origin, 22], { send: 'x'.repeat(1000), read: 1013 })
+    await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
+    await sleep(300)
+    proxy.kill('SIGSTOP')
+    try {
+      expect(await held.release()).toMatchObject({ end: 'closed', received: 1013 })
+    } finally {
+      proxy.kill('SIGCONT')
+    }
+    await expectEnd(proxy)
+  })
+
+  test('relay carries it in the process instead', async () => {
+    await using proxy = await proxied({ carry: 'relay' })
+    const echoed = await dial(world.client, [origin, 7], { echo: MB })
+    expect(echoed).toMatchObject({ end: 'closed', received: MB, equal: true })
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({
+      carried: 'relay',
+      bytes: { sent: MB, received: MB },
+    })
+    await expectEnd(proxy)
+  })
+
+  test('one that is idle too long is reset on both sides', async () => {
+    await using proxy = await proxied({ timeouts: { idleMs: 1000 } })
+    const held = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    await proxy.until((program) => ends(program).length > 0, 'the end', 12_000)
+    expect(ends(proxy)).toMatchObject([{ how: 'timeout', carried: 'splice' }])
+    expect((await held.release()).end).toBe('ECONNRESET')
+    expect(await world.internet.sh('ss -Htn state established sport = :7')).toBe('')
+    await expectEnd(proxy)
+  })
+
+  test('a network that loses packets costs time, but no byte of either direction', async () => {
+    await using proxy = await proxied()
+    for (const percent of [1, 5]) {
+      await using _out = await firewall(
+        world.internet,
+        'prerouting',
+        `numgen random mod 100 < ${percent} drop`,
+      )
+      await using _in = await firewall(world.client, 'output', `numgen random mod 100 < ${percent} drop`)
+      const results = await Promise.all(
+        Array.from({ length: 4 }, () => dial(world.client, [origin, 7], { echo: 2 * MB, timeout: 20_000 })),
+      )
+      for (const result of results) {
+        expect(result).toMatchObject({ end: 'closed', received: 2 * MB, equal: true })
+        expect(await endFrom(proxy, result.port)).toMatchObject({ carried: 'splice' })
+      }
+    }
+    await expectEnd(proxy)
+  }, 90_000)
+
+  test('many that talk at once lose nothing and are all spliced', async () => {
+    await using proxy = await proxied()
+    const result = await shortConnections(world.client, {
+      address: origin,
+      port: 7,
+      count: 3000,
+      parallel: 100,
+    })
+    expect(result).toMatchObject({ succeeded: 3000, failed: 0, unanswered: 0 })
+    const { held, exchange } = await holdConnections(world.client, {
+      address: origin,
+      port: 7,
+      count: 1000,
+      parallel: 50,
+    })
+    expect(held).toBe(1000)
+    expect(await exchange()).toMatchObject({ succeeded: 1000, failed: 0, unanswered: 0 })
+    await proxy.until((program) => ends(program).length === 4000, 'their ends', 10_000)
+    const relayed = ends(proxy).filter(({ carried }) => carried !== 'splice')
+    expect(relayed).toEqual([])
+    await expectEnd(proxy)
+  }, 60_000)
+
+  test.each([
+    [
+      'the upstream has no timestamps',
+      'sysctl -qw net.ipv4.tcp_timestamps=',
+      ['0', '1'],
+      'timestamps differ',
+    ],
+    [
+      'the upstream has no selective acknowledgement',
+      'sysctl -qw net.ipv4.tcp_sack=',
+      ['0', '1'],
+      'selective',
+    ],
+  ] as const)('%s: it is relayed, and nobody notices', async (_, set, [off, on], why) => {
+    await using proxy = await proxied()
+    await world.internet.sh(`${set}${off}`)
+    try {
+      const echoed = await dial(world.client, [origin, 7], { echo: MB })
+      expect(echoed).toMatchObject({ end: 'closed', received: MB, equal: true })
+      expect(await endFrom(proxy, echoed.port)).toMatchObject({
+        carried: 'relay',
+        notSpliced: expect.stringContaining(why),
+      })
+    } finally {
+      await world.internet.sh(`${set}${on}`)
+    }
+    await expectEnd(proxy)
+  })
+})
+
+test('an upstream whose path translates our addresses is relayed to', async () => {
+  await using _server = await microsocks(world.internet, '198.51.100.1', 1080)
+  await world.client.sh(`nft -f - <<'END'
+    table inet translated {
+      chain out { type nat hook postrouting priority 100; tcp dport 1080 masquerade random; }
+    }
+END`)
+  try {
+    await using program = await throughSocks('198.51.100.1')
+    expect(await upAndDown(`http://${addresses[4].url}`, 5 * MB)).toEqual(expected(5 * MB))
+    const sessions = () => program.events.filter(({ event }) => event === 'session-end')
+    await program.until(() => sessions().length === 2, 'both ends')
+    expect(sessions().map(({ carried }) => carried)).toEqual(['relay', 'relay'])
+    expect(await program.stop()).toMatchObject({ code: 0 })
+  } finally {
+    await world.client.sh('nft delete table inet translated')
+  }
+})
+
+test('sequence numbers may wrap', async () => {
+  await using proxy = await proxied()
+  const size = 4500 * MB
+  const { stdout } = await sendUp(size)
+  expect(stdout).toBe(`${digest(size)} ${size}\n`)
+  await proxy.until((program) => ends(program).length === 1, 'the end')
+  expect(ends(proxy)).toMatchObject([{ carried: 'splice', bytes: { sent: size } }])
+  await expectEnd(proxy)
+}, 100_000)
+
+describe.each<[string, string, (world: World) => Host, string]>([
+  ['elsewhere', '198.51.100.1', ({ internet }) => internet, addresses[4].origin],
+  ['elsewhere', '2001:db8:1::1', ({ internet }) => internet, addresses[6].origin],
+  ['on this host', '127.0.0.1', ({ client }) => client, addresses[4].origin],
+  ['on this host', '::1', ({ client }) => client, addresses[6].origin],
+  ['on this host', '198.51.100.2', ({ client }) => client, addresses[4].origin],
+])('through a SOCKS server %s, at %s', (_, address, host, origin) => {
+  test('the kernel carries what the handshake began', async () => {
+    await using _server = await microsocks(host(world), address, 1080)
+    await using program = await throughSocks(address)
+    const size = 50 * MB
+    expect(await upAndDown(`http://${origin.includes(':') ? `[${origin}]` : origin}`, size)).toEqual(
+      expected(size),
+    )
+    // The server speaks first: its words may come with the reply to the handshake.
+    const first = await dial(world.client, [origin, 22], { send: 'hello', read: 18, timeout: 5000 })
+    expect(first).toMatchObject({ end: 'closed', received: 18, first: 'SSH-2.0-righello' })
+    const sessions = () => program.events.filter(({ event }) => event === 'session-end')
+    await program.until(() => sessions().length === 3, 'all ends')
+    expect(sessions().map(({ carried }) => carried)).toEqual(['splice', 'splice', 'splice'])
+    expect(sessions()[2]).toMatchObject({ bytes: { sent: 5, received: 18 } })
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+  })
+})
