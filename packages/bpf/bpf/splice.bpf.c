@@ -69,8 +69,16 @@ static __always_inline struct bpf_sock *sender(struct __sk_buff *skb, const stru
 			   key->source_port, v6);
 }
 
-/* What passed may have been the last. The state is not changed under the lock: what is spliced or
- * carried stays so until the end, and the end is the same for both. */
+/* Under the lock, or `settle` might find the pair spliced after its end. */
+static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_state state)
+{
+	bpf_spin_lock(&pair->lock);
+	pair->state = state;
+	bpf_spin_unlock(&pair->lock);
+	tell(index, pair);
+}
+
+/* What passed may have been the last. */
 static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 				 const struct segment *segment)
 {
@@ -92,8 +100,7 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 		this->carried += ahead;
 	if (segment->flags & TCP_RST) {
 		pair->by = way;
-		pair->state = PAIR_RESET;
-		tell(index, pair);
+		end_pair(pair, index, PAIR_RESET);
 		return;
 	}
 	if (!(segment->flags & TCP_ACK))
@@ -103,8 +110,7 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	if (back->ended && !back->finished && !after(back->fin, acked)) {
 		back->finished = 1;
 		if (this->finished) {
-			pair->state = PAIR_CLOSED;
-			tell(index, pair);
+			end_pair(pair, index, PAIR_CLOSED);
 		}
 	}
 }
@@ -676,6 +682,7 @@ int arm(struct __sk_buff *skb)
 	member = bpf_sk_storage_get(&members, b, NULL, 0);
 	pair->state = member && member->plain ? PAIR_CARRIED : PAIR_ARMED;
 
+	reverse(&incoming, &request.upstream);
 	/* Ours first: not one of their packets may leave unseen once others are translated. */
 	why = UNFIT_FULL;
 	if (!enlist(a, &request, ROLE_STAND_IN, WAY_DOWN) ||
@@ -691,7 +698,6 @@ int arm(struct __sk_buff *skb)
 			goto free;
 	}
 	leg = (struct leg){.pair = request.pair, .way = WAY_DOWN};
-	reverse(&incoming, &request.upstream);
 	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
 		goto free;
 	leg.way = WAY_UP;
@@ -703,7 +709,10 @@ int arm(struct __sk_buff *skb)
 	report(&carriage, pair);
 	goto out;
 free:
+	/* The index will be another's. */
 	pair->state = PAIR_FREE;
+	bpf_map_delete_elem(&legs, &incoming);
+	bpf_map_delete_elem(&legs, &request.client);
 out:
 	if (client)
 		bpf_sk_release(client);

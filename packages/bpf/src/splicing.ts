@@ -15,7 +15,6 @@ import {
   readLeg,
   readPairEvent,
   type Settings,
-  SpliceCounter,
   settingsSize,
   writeArming,
   writeDevice,
@@ -31,9 +30,6 @@ const frame = 14
 
 /** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
 const skb = { size: 192, cb: 48 } as const
-
-/** Packets by outcome, since load; see `enum splice_counter` in contract.h. */
-export type SpliceCounters = Record<Exclude<keyof typeof SpliceCounter, 'max'>, bigint>
 
 /**
  * The splice programs, loaded. What is attached stays until {@link close} or the end of the process. Needs what
@@ -135,10 +131,6 @@ export class Splicing implements Disposable {
     return watchRingBuffer('watch the pairs', this.#object.map('pair_events'), (bytes) =>
       changed(readPairEvent(bytes)),
     )
-  }
-
-  counters(): SpliceCounters {
-    return this.#object.counters('splice_counters', SpliceCounter) as SpliceCounters
   }
 
   /** Detaches everything and unloads. Idempotent. */

@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import {
+  type Arming,
   type Carriage,
   duplicate,
   type FlowKey,
@@ -13,7 +14,7 @@ import {
   Unfit,
 } from '@tproxy/bpf'
 import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
-import { TproxyError } from '../errors.ts'
+import { reason, TproxyError } from '../errors.ts'
 import type { SessionEnd } from '../session.ts'
 import type { Accepted, Splice, SpliceOptions } from '../transport.ts'
 import type { Budget } from './acceptor.ts'
@@ -82,9 +83,11 @@ export class Splicer implements Disposable {
       if (index !== undefined) this.#free.push(index)
       return index === undefined ? `${Limit.pairs} connections are spliced` : 'its interface is gone'
     }
-    const serial = ++this.#serial >>> 0 || ++this.#serial
+    // 32 bits, and never 0.
+    this.#serial = (this.#serial % 0xffff_ffff) + 1
+    const serial = this.#serial
     const client = key(source, destination)
-    const carriage = this.#options.splicing.arm({
+    const arming: Arming = {
       pair: index,
       serial,
       ifindex,
@@ -92,10 +95,11 @@ export class Splicer implements Disposable {
       unreadDown: towards.readableLength,
       client,
       upstream: key(from, to),
-    })
-    if (carriage.state === PairState.unfit) {
+    }
+    const carriage = this.#arm(arming)
+    if (typeof carriage === 'string' || carriage.state === PairState.unfit) {
       this.#free.push(index)
-      return reasons[carriage.unfit] ?? `${carriage.unfit}`
+      return typeof carriage === 'string' ? carriage : (reasons[carriage.unfit] ?? `${carriage.unfit}`)
     }
     const pair = new Pair({
       ...options,
@@ -118,17 +122,21 @@ export class Splicer implements Disposable {
     return pair
   }
 
-  /** How many connections the kernel carries. */
-  get active(): number {
-    return this.#pairs.size - this.#lingering.length
-  }
-
   [Symbol.dispose](): void {
     clearInterval(this.#round)
     clearTimeout(this.#settleTimer)
     this.#events.close()
     for (const pair of this.#pairs.values()) pair.abort({ how: 'aborted' })
     clearTimeout(this.#lingerTimer)
+  }
+
+  /** What the kernel cannot do for lack of memory, the relay can. */
+  #arm(arming: Arming): Carriage | string {
+    try {
+      return this.#options.splicing.arm(arming)
+    } catch (error) {
+      return reason(error)
+    }
   }
 
   #over(pair: Pair): void {
@@ -271,8 +279,8 @@ class Pair implements Splice {
     const fd = descriptor(towardsUpstream)
     if (fd !== undefined) {
       silence(fd)
-      this.#held = duplicate(fd)
-      this.#options.budget.open += held
+      this.#held = tryDuplicate(fd)
+      if (this.#held !== undefined) this.#options.budget.open += held
     }
     close(towardsClient)
     towardsUpstream.destroy()
@@ -313,6 +321,15 @@ class Pair implements Splice {
 
 /** Of a connection's two descriptors, a spliced one keeps one. */
 const held = 0.5
+
+/** Without a descriptor left, its port may be taken again: better than to lose the connection. */
+function tryDuplicate(fd: number): number | undefined {
+  try {
+    return duplicate(fd)
+  } catch {
+    return undefined
+  }
+}
 
 function close(socket: Socket): void {
   const fd = descriptor(socket)
