@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Two connections become one, and our sockets fall silent. Run by the process. */
+#ifndef TPROXY_ARM_H
+#define TPROXY_ARM_H
+
+#include "ends.h"
+#include "kernel.h"
+#include "packet.h"
+
+/* RCV_SHUTDOWN of include/net/sock.h. */
+#define RECEIVE_SHUTDOWN 1
+
+/* Answers of the programs that the process runs. */
+enum { DONE = 0, FAILED = 1 };
+
+/* What one end of a way has taken and the other has not had yet is still the process's to deliver.
+ */
+static __always_inline bool delivered(const struct way *way, const struct tcp_sock *from,
+				      const struct tcp_sock *to)
+{
+	__u32 acked = after(way->acked, to->snd_una) ? way->acked : to->snd_una;
+
+	return from->copied_seq == from->rcv_nxt &&
+	       from->copied_seq + way->delta == to->write_seq && !after(to->write_seq, acked);
+}
+
+/* A FIN that was on its way to our socket when the pair was armed was relayed, and not seen. */
+static __always_inline void note_end(struct way *way, const struct tcp_sock *from)
+{
+	if (!(((const struct sock *)from)->sk_shutdown & RECEIVE_SHUTDOWN) || way->ended)
+		return;
+	way->ended = 1;
+	way->finished = 1;
+	way->fin = from->rcv_nxt;
+}
+
+/* Silences our sockets if they have nothing left to do. */
+static __always_inline void silence(struct pair *pair, const struct tcp_sock *towards_client,
+				    const struct tcp_sock *towards_upstream)
+{
+	bpf_spin_lock(&pair->lock);
+	if (pair->state == PAIR_CARRIED &&
+	    delivered(&pair->ways[WAY_UP], towards_client, towards_upstream) &&
+	    delivered(&pair->ways[WAY_DOWN], towards_upstream, towards_client)) {
+		pair->state = PAIR_SPLICED;
+		note_end(&pair->ways[WAY_UP], towards_client);
+		note_end(&pair->ways[WAY_DOWN], towards_upstream);
+	}
+	bpf_spin_unlock(&pair->lock);
+}
+
+#define SIGNED(sk)                                                                                 \
+	((bpf_core_field_exists((sk)->md5sig_info) && (sk)->md5sig_info) ||                        \
+	 (bpf_core_field_exists((sk)->ao_info) && (sk)->ao_info))
+
+/* Whether segments of the one connection mean the same in the other. */
+static __always_inline enum unfit compare(const struct tcp_sock *client,
+					  const struct tcp_sock *towards_client,
+					  const struct tcp_sock *towards_upstream)
+{
+	const struct tcp_sock *a = towards_client, *b = towards_upstream;
+
+	if (SIGNED(a) || SIGNED(b))
+		return UNFIT_SIGNED;
+	if (BPF_CORE_READ_BITFIELD(a, rx_opt.tstamp_ok) !=
+		BPF_CORE_READ_BITFIELD(b, rx_opt.tstamp_ok) ||
+	    BPF_CORE_READ_BITFIELD(client, tcp_usec_ts) || BPF_CORE_READ_BITFIELD(a, tcp_usec_ts) ||
+	    BPF_CORE_READ_BITFIELD(b, tcp_usec_ts))
+		return UNFIT_TIMESTAMPS;
+	if (!BPF_CORE_READ_BITFIELD(a, rx_opt.sack_ok) !=
+	    !BPF_CORE_READ_BITFIELD(b, rx_opt.sack_ok))
+		return UNFIT_SACK;
+	if (!a->ecn_flags != !b->ecn_flags)
+		return UNFIT_ECN;
+	if (client->mss_cache > b->mss_cache)
+		return UNFIT_SEGMENTS;
+	return UNFIT_NOT;
+}
+
+static __always_inline bool enlist(struct bpf_sock *sk, const struct arming *request, __u8 role,
+				   __u8 way)
+{
+	struct membership *member =
+	    bpf_sk_storage_get(&members, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!member)
+		return false;
+	member->pair = request->pair;
+	member->serial = request->serial;
+	member->way = way;
+	member->role = role;
+	return true;
+}
+
+/* Where the question begins, and the answer: the kernel wants a frame. */
+#define FRAME ETH_HLEN
+
+static __always_inline int answer(struct __sk_buff *skb, const struct carriage *carriage)
+{
+	return bpf_skb_store_bytes(skb, FRAME, carriage, sizeof(*carriage), 0) ? FAILED : DONE;
+}
+
+static __always_inline int unfit(struct __sk_buff *skb, enum unfit why)
+{
+	struct carriage carriage = {.state = PAIR_UNFIT, .unfit = why};
+
+	return answer(skb, &carriage);
+}
+
+static __always_inline void report(struct carriage *carriage, const struct pair *pair)
+{
+	carriage->state = pair->state;
+	carriage->by = pair->by;
+	carriage->sent = pair->ways[WAY_UP].carried;
+	carriage->received = pair->ways[WAY_DOWN].carried;
+	carriage->half = pair->ways[WAY_UP].ended || pair->ways[WAY_DOWN].ended;
+	carriage->idle_ns = bpf_ktime_get_coarse_ns() - pair->seen;
+}
+
+/* Fills in a pair whose three sockets, or four, are at hand. */
+static __always_inline enum unfit fill(struct pair *pair, const struct arming *request, bool v6,
+				       const struct tcp_sock *client, const struct tcp_sock *a,
+				       const struct tcp_sock *b)
+{
+	__u32 ifindex = BPF_CORE_READ((const struct sock *)b, sk_dst_cache, dev, ifindex),
+	      from = request->ifindex;
+	struct device *out = bpf_map_lookup_elem(&hooked, &from);
+	struct device *in = bpf_map_lookup_elem(&hooked, &ifindex);
+	struct way *up = &pair->ways[WAY_UP], *down = &pair->ways[WAY_DOWN];
+	enum unfit why = compare(client, a, b);
+	bool same;
+
+	if (why)
+		return why;
+	if (!out || (!in && ifindex != settings.lo_ifindex))
+		return UNFIT_INTERFACE;
+	same = same_address(request->client.destination, request->upstream.destination);
+	pair->plain_path = ifindex == from && (same || !out->has_mac);
+	/* A frame can be rewritten, but between the two it would have to be made. */
+	if (in && ifindex != from && !(out->has_mac && in->has_mac))
+		return UNFIT_INTERFACE;
+	pair->serial = request->serial;
+	pair->by = 0;
+	pair->v6 = v6;
+	pair->client_ifindex = from;
+	pair->upstream_ifindex = ifindex;
+	pair->same_addresses =
+	    same && same_address(request->client.source, request->upstream.source);
+	pair->to[WAY_UP] = request->upstream;
+	reverse(&pair->to[WAY_DOWN], &request->client);
+	up->first = a->copied_seq - request->unread_up;
+	up->delta = b->write_seq - up->first;
+	down->first = b->copied_seq - request->unread_down;
+	down->delta = a->write_seq - down->first;
+	/* Both clocks are this host's. Of the upstream's, what it said last is the best we know. */
+	up->clock_delta = b->tsoffset - client->tsoffset;
+	down->clock_delta =
+	    (__u32)(bpf_ktime_get_ns() / 1000000) + a->tsoffset - b->rx_opt.ts_recent;
+	down->grow = BPF_CORE_READ_BITFIELD(a, rx_opt.snd_wscale);
+	down->shrink = BPF_CORE_READ_BITFIELD(b, rx_opt.rcv_wscale);
+	up->grow = BPF_CORE_READ_BITFIELD(b, rx_opt.snd_wscale);
+	up->shrink = BPF_CORE_READ_BITFIELD(a, rx_opt.rcv_wscale);
+	up->acked = b->snd_una;
+	down->acked = a->snd_una;
+	up->carried = down->carried = 0;
+	up->ended = up->finished = down->ended = down->finished = 0;
+	pair->seen = bpf_ktime_get_coarse_ns();
+	return UNFIT_NOT;
+}
+
+/*
+ * Run by the process, on a frame that holds a struct arming, when it begins to relay: from now on
+ * byte k of the one connection is byte k of the other. Answers with a struct carriage.
+ */
+SEC("tc")
+int arm(struct __sk_buff *skb)
+{
+	struct bpf_sock *client = NULL, *a = NULL, *b = NULL, *upstream = NULL;
+	struct tcp_sock *client_tcp, *a_tcp, *b_tcp;
+	struct carriage carriage = {};
+	struct arming request;
+	struct membership *member;
+	struct flow_key incoming, v4;
+	struct leg leg;
+	struct pair *pair;
+	enum unfit why = UNFIT_GONE;
+	bool v6;
+
+	if (bpf_skb_load_bytes(skb, FRAME, &request, sizeof(request)))
+		return FAILED;
+	pair = bpf_map_lookup_elem(&pairs, &request.pair);
+	if (!pair)
+		return unfit(skb, UNFIT_FULL);
+	map_v4(v4.source, 0);
+	__builtin_memcpy(v4.source + 12, request.client.source + 12, 4);
+	v6 = !same_address(request.client.source, v4.source);
+	client = sender(skb, &request.client, v6);
+	a = receiver(skb, &request.client, v6);
+	b = sender(skb, &request.upstream, v6);
+	if (!client || !a || !b)
+		goto out;
+	client_tcp = bpf_skc_to_tcp_sock(client);
+	a_tcp = bpf_skc_to_tcp_sock(a);
+	b_tcp = bpf_skc_to_tcp_sock(b);
+	if (!client_tcp || !a_tcp || !b_tcp)
+		goto out;
+	why = UNFIT_ENDING;
+	if (client->state != BPF_TCP_ESTABLISHED || a->state != BPF_TCP_ESTABLISHED ||
+	    b->state != BPF_TCP_ESTABLISHED)
+		goto out;
+	why = fill(pair, &request, v6, client_tcp, a_tcp, b_tcp);
+	if (why)
+		goto out;
+	member = bpf_sk_storage_get(&members, b, NULL, 0);
+	pair->state = member && member->plain ? PAIR_CARRIED : PAIR_ARMED;
+
+	reverse(&incoming, &request.upstream);
+	/* Ours first: not one of their packets may leave unseen once others are translated. */
+	why = UNFIT_FULL;
+	if (!enlist(a, &request, ROLE_STAND_IN, WAY_DOWN) ||
+	    !enlist(b, &request, ROLE_STAND_IN, WAY_UP))
+		goto free;
+	if (pair->upstream_ifindex == settings.lo_ifindex) {
+		upstream = receiver(skb, &request.upstream, v6);
+		why = UNFIT_INTERFACE;
+		if (!upstream || !bpf_skc_to_tcp_sock(upstream))
+			goto free;
+		why = UNFIT_FULL;
+		if (!enlist(upstream, &request, ROLE_SENDER, WAY_DOWN))
+			goto free;
+	}
+	leg = (struct leg){.pair = request.pair, .way = WAY_DOWN};
+	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
+		goto free;
+	leg.way = WAY_UP;
+	if (bpf_map_update_elem(&legs, &request.client, &leg, BPF_ANY) ||
+	    !enlist(client, &request, ROLE_SENDER, WAY_UP))
+		goto free;
+	silence(pair, a_tcp, b_tcp);
+	why = UNFIT_NOT;
+	report(&carriage, pair);
+	goto out;
+free:
+	/* The index will be another's. */
+	pair->state = PAIR_FREE;
+	bpf_map_delete_elem(&legs, &incoming);
+	bpf_map_delete_elem(&legs, &request.client);
+out:
+	if (client)
+		bpf_sk_release(client);
+	if (a)
+		bpf_sk_release(a);
+	if (b)
+		bpf_sk_release(b);
+	if (upstream)
+		bpf_sk_release(upstream);
+	return why ? unfit(skb, why) : answer(skb, &carriage);
+}
+
+/* Run by the process, on a frame with the beginning of a struct arming: silences our sockets if
+ * nothing is left for them to do, and answers with a struct carriage. */
+SEC("tc")
+int settle(struct __sk_buff *skb)
+{
+	struct bpf_sock *client, *a, *b;
+	struct tcp_sock *a_tcp, *b_tcp;
+	struct carriage carriage = {};
+	__u32 request[2]; /* pair and serial */
+	struct pair *pair;
+
+	if (bpf_skb_load_bytes(skb, FRAME, request, sizeof(request)))
+		return FAILED;
+	pair = bpf_map_lookup_elem(&pairs, &request[0]);
+	if (!pair || pair->serial != request[1])
+		return unfit(skb, UNFIT_GONE);
+	if (pair->state == PAIR_CARRIED) {
+		a = sender(skb, &pair->to[WAY_DOWN], pair->v6);
+		b = sender(skb, &pair->to[WAY_UP], pair->v6);
+		if (a && b) {
+			a_tcp = bpf_skc_to_tcp_sock(a);
+			b_tcp = bpf_skc_to_tcp_sock(b);
+			if (a_tcp && b_tcp)
+				silence(pair, a_tcp, b_tcp);
+		}
+		if (a)
+			bpf_sk_release(a);
+		if (b)
+			bpf_sk_release(b);
+	}
+	client = receiver(skb, &pair->to[WAY_DOWN], pair->v6);
+	carriage.alone = !client;
+	if (client)
+		bpf_sk_release(client);
+	report(&carriage, pair);
+	return answer(skb, &carriage);
+}
+
+#endif

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What becomes of a packet of a pair. */
+#ifndef TPROXY_CARRY_H
+#define TPROXY_CARRY_H
+
+#include "ends.h"
+#include "kernel.h"
+#include "segment.h"
+
+/* A slot that no interface has: for the copy of an ACK that our socket gets. */
+#define MARK_COPY (settings.mark | MARK_SLOT)
+
+/* Under the lock, or `settle` might find the pair spliced after its end. */
+static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_state state)
+{
+	bpf_spin_lock(&pair->lock);
+	pair->state = state;
+	bpf_spin_unlock(&pair->lock);
+	tell(index, pair);
+}
+
+/* What passed may have been the last. */
+static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
+				 const struct segment *segment)
+{
+	struct way *this = &pair->ways[way & 1], *back = &pair->ways[!(way & 1)];
+	__u32 end = segment->seq + segment->payload;
+	__u32 acked = segment->ack - back->delta;
+	__s32 ahead;
+
+	pair->seen = bpf_ktime_get_coarse_ns();
+	if (segment->flags & TCP_FIN) {
+		this->ended = 1;
+		this->fin = segment->end;
+	}
+	/* What comes behind a FIN begins behind it. */
+	if (this->ended && after(end, this->fin - 1))
+		end = this->fin - 1;
+	ahead = end - (this->first + (__u32)this->carried);
+	if (ahead > 0)
+		this->carried += ahead;
+	if (segment->flags & TCP_RST) {
+		pair->by = way;
+		end_pair(pair, index, PAIR_RESET);
+		return;
+	}
+	if (!(segment->flags & TCP_ACK))
+		return;
+	if (after(segment->ack, back->acked))
+		back->acked = segment->ack;
+	if (back->ended && !back->finished && !after(back->fin, acked)) {
+		back->finished = 1;
+		if (this->finished) {
+			end_pair(pair, index, PAIR_CLOSED);
+		}
+	}
+}
+
+static __always_inline long set_ack(struct __sk_buff *skb, const struct segment *segment,
+				    __u32 from, __u32 to)
+{
+	__be32 old = bpf_htonl(from), new = bpf_htonl(to);
+
+	return bpf_skb_store_bytes(skb, segment->transport + offsetof(struct tcphdr, ack_seq), &new,
+				   4, 0) ||
+	       bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), old,
+				   new, 4);
+}
+
+/*
+ * Lets our socket have an ACK as well, which it may wait for before it sends more. It would not
+ * take one for what it has not sent, of which others may have brought a copy.
+ */
+static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, __u32 way,
+				const struct segment *segment, __u64 ingress)
+{
+	struct bpf_sock *sk = sender(skb, &pair->to[!(way & 1)], pair->v6);
+	struct tcp_sock *tcp;
+	__u32 mark = skb->mark, sent = segment->ack;
+
+	if (!sk)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (tcp)
+		sent = tcp->snd_nxt;
+	bpf_sk_release(sk);
+	if (after(segment->ack, sent) && set_ack(skb, segment, segment->ack, sent))
+		return -1;
+	skb->mark = MARK_COPY;
+	bpf_clone_redirect(skb, skb->ifindex, ingress);
+	skb->mark = mark;
+	if (after(segment->ack, sent))
+		return set_ack(skb, segment, sent, segment->ack);
+	return 0;
+}
+
+/* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */
+static __always_inline long make_reset(struct __sk_buff *skb, const struct segment *segment)
+{
+	__u32 at = segment->transport + offsetof(struct tcphdr, ack_seq) + 4;
+	__be16 old, new;
+
+	if (bpf_skb_load_bytes(skb, at, &old, 2))
+		return -1;
+	new = old | bpf_htons(TCP_RST);
+	return bpf_skb_store_bytes(skb, at, &new, 2, 0) ||
+	       bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), old,
+				   new, 2);
+}
+
+enum outcome { LEFT, TRANSLATED, SPOILT };
+
+/* A packet that a program or an upstream sent. */
+static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
+				     const struct segment *segment, __u64 ingress)
+{
+	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
+	__u32 state;
+
+	if (!pair)
+		return LEFT;
+	state = *(volatile __u32 *)&pair->state;
+	if (state == PAIR_ARMED) {
+		/* By this answer we know the addresses of our socket on the wire. */
+		__u32 next = segment->flags & (TCP_FIN | TCP_RST) ? PAIR_UNFIT : PAIR_CARRIED;
+
+		if (segment->flags & TCP_SYN || (way == WAY_UP && next == PAIR_CARRIED))
+			return because(SPLICE_LEFT, LEFT);
+		bpf_spin_lock(&pair->lock);
+		if (pair->state == PAIR_ARMED)
+			pair->state = next;
+		state = pair->state;
+		bpf_spin_unlock(&pair->lock);
+		tell(index, pair);
+	}
+	if (state == PAIR_SEVERED) {
+		if (way == WAY_DOWN || segment->payload || make_reset(skb, segment))
+			return because(SPLICE_SEVERED, SPOILT);
+	} else if (state == PAIR_CLOSED) {
+		/* Whose last ACK was lost says FIN again, and is answered. */
+		if (segment->flags & TCP_SYN || segment->end != pair->ways[way & 1].fin)
+			return because(SPLICE_STALE, LEFT);
+	} else if ((state != PAIR_CARRIED && state != PAIR_SPLICED) || segment->flags & TCP_SYN) {
+		return because(SPLICE_LEFT, LEFT);
+	} else {
+		note(pair, index, way, segment);
+		if (state == PAIR_CARRIED && !segment->payload &&
+		    !(segment->flags & (TCP_FIN | TCP_RST))) {
+			if (copy_ack(skb, pair, way, segment, ingress))
+				return because(SPLICE_DROPPED, SPOILT);
+			because(SPLICE_COPIED, 0);
+		}
+	}
+	if (translate(skb, pair, way, segment) ||
+	    (!pair->same_addresses && readdress(skb, segment, &pair->to[way & 1], pair->v6)))
+		return because(SPLICE_DROPPED, SPOILT);
+	return because(SPLICE_CARRIED, TRANSLATED);
+}
+
+#endif
