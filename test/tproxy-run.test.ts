@@ -212,6 +212,11 @@ describe('doctor', () => {
     for (const check of parsed(stdout)) expect(check).toMatchObject({ event: 'check', status: 'ok' })
   })
 
+  test('loads the programs under a profiler, whose signals interrupt the verifier', async () => {
+    const profiled = { NODE_OPTIONS: '--cpu-prof --cpu-prof-interval=100 --cpu-prof-dir=/run' }
+    expect(await run(['doctor'], profiled)).toMatchObject({ code: 0, stderr: '' })
+  })
+
   test('names the chain of a firewall that is in the way, and its remedy works', async () => {
     await world.client.sh(`nft 'table inet wall {
       chain inward { type filter hook input priority 0; policy drop; ct state established,related accept; }

@@ -47,6 +47,11 @@ const { plugin, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgr
 try {
   const chosen = plugin === undefined ? undefined : plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
+  for (const adopted of proxy.adopted) {
+    const { source, destination, upstream } = adopted
+    say('adopted', { source, destination, upstream })
+    void adopted.ended.then(({ how, by }) => say('adopted-end', { source, how, by, bytes: adopted.bytes }))
+  }
   proxy.warnings.subscribe((message) => say('warning', { message }))
   proxy.sessions.subscribe(async (session) => {
     const { id, source, destination, process, interface: device, rule } = session.connection

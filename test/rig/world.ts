@@ -125,6 +125,7 @@ export interface ProxyProgramOptions {
   readonly defaultAction?: Action
   readonly plugin?: string
   readonly carry?: 'splice' | 'relay'
+  readonly keepSpliced?: boolean
   readonly timeouts?: Record<string, number>
 }
 

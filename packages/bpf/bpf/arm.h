@@ -229,7 +229,7 @@ int arm(struct __sk_buff *skb)
 		if (!enlist(upstream, &request, ROLE_SENDER, WAY_DOWN))
 			goto free;
 	}
-	leg = (struct leg){.pair = request.pair, .way = WAY_DOWN};
+	leg = (struct leg){.pair = request.pair, .serial = request.serial, .way = WAY_DOWN};
 	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
 		goto free;
 	leg.way = WAY_UP;

@@ -275,6 +275,7 @@ struct carriage {
 /* Where packets with certain addresses belong. */
 struct leg {
 	__u32 pair;
+	__u32 serial;
 	__u32 way;
 };
 

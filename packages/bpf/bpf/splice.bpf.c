@@ -36,11 +36,13 @@ static __always_inline struct pair *pair_of_member(const struct membership *memb
 static __always_inline struct pair *pair_of_leg(const struct flow_key *key, __u32 way, __u32 *index)
 {
 	struct leg *leg = bpf_map_lookup_elem(&legs, key);
+	struct pair *pair;
 
 	if (!leg || leg->way != way)
 		return NULL;
 	*index = leg->pair;
-	return bpf_map_lookup_elem(&pairs, index);
+	pair = bpf_map_lookup_elem(&pairs, index);
+	return pair && pair->serial == leg->serial ? pair : NULL;
 }
 
 /* A packet of a socket of ours: what it says is out of date once the ends talk to each other. */

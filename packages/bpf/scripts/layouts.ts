@@ -1,6 +1,7 @@
 // Writes TypeScript for the contract between kernel and process, from the BTF of a compiled object: for every struct its
 // size and accessors over a Buffer, for every enum its values. No offset and no constant is written by hand.
 import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 
 interface BtfType {
   id: number
@@ -15,11 +16,44 @@ interface BtfType {
   values?: { name: string; val: number }[]
 }
 
-const object = process.argv[2]
-if (object === undefined) throw new Error('usage: layouts.ts OBJECT')
-const dump = execFileSync('bpftool', ['-j', 'btf', 'dump', 'file', object], { encoding: 'utf8' })
-const types = (JSON.parse(dump) as { types: BtfType[] }).types
+const [, , object, splice] = process.argv
+if (object === undefined || splice === undefined) throw new Error('usage: layouts.ts OBJECT SPLICE-OBJECT')
+
+function typesOf(file: string): BtfType[] {
+  const dump = execFileSync('bpftool', ['-j', 'btf', 'dump', 'file', file], { encoding: 'utf8' })
+  return (JSON.parse(dump) as { types: BtfType[] }).types
+}
+
+const types = typesOf(object)
 const byId = new Map(types.map((type) => [type.id, type]))
+
+/**
+ * Of all that the maps hold which outlive a process, offsets and names and types: who finds another has to leave them
+ * alone.
+ */
+function fingerprint(): string {
+  const all = typesOf(splice as string)
+  const find = new Map(all.map((type) => [type.id, type]))
+  const spell = (id: number | undefined): unknown => {
+    const type = find.get(id ?? 0)
+    if (type === undefined) return 'void'
+    const { name, kind, size, nr_elems, members, type_id } = type
+    const inner = members?.map((m) => [m.name, m.bits_offset, spell(m.type_id)])
+    return [
+      name,
+      kind,
+      size,
+      nr_elems,
+      inner ?? (kind === 'PTR' || type_id === undefined ? null : spell(type_id)),
+    ]
+  }
+  const kept = ['pair', 'leg', 'membership', 'device', 'flow_key'].map((name) => {
+    const type = all.find((each) => each.kind === 'STRUCT' && each.name === name)
+    if (type === undefined) throw new Error(`struct ${name} is missing`)
+    return spell(type.id)
+  })
+  return createHash('sha256').update(JSON.stringify(kept)).digest('hex').slice(0, 12)
+}
 
 function typeOf(id: number | undefined): BtfType {
   const type = byId.get(id ?? 0)
@@ -117,4 +151,5 @@ for (const type of types) {
     out.push('} as const')
   }
 }
+out.push('', '/** Of the maps that outlive a process. */', `export const keptLayout = '${fingerprint()}'`)
 process.stdout.write(`${out.join('\n')}\n`)

@@ -92,6 +92,9 @@ interface Libbpf {
   findMap: Call<[object: Pointer, name: string], Pointer>
   findProgram: Call<[object: Pointer, name: string], Pointer>
   setInitialValue: Call<[map: Pointer, data: Buffer, size: number]>
+  /** From load on a map is the one that is pinned there, or is pinned there itself. */
+  setPinPath: Call<[map: Pointer, path: string]>
+  pin: Call<[fd: number, path: string]>
   mapFd: Call<[map: Pointer]>
   programFd: Call<[program: Pointer]>
   updateElement: Call<[fd: number, key: Buffer, value: Buffer, flags: number]>
@@ -102,6 +105,8 @@ interface Libbpf {
   /** 0, or -errno. */
   findElement: (fd: number, key: Buffer, value: Buffer) => number
   deleteElement: (fd: number, key: Buffer) => number
+  /** The key behind one, or the first; 0, or -errno. */
+  nextKey: (fd: number, key: Buffer | null, next: Buffer) => number
   /** Of any kind; the fd is the map. */
   createMap: Call<
     [type: number, name: string, keySize: number, valueSize: number, entries: number, options: null]
@@ -125,6 +130,8 @@ export const bpf: Libbpf = {
   findMap: bpfPointer('void *bpf_object__find_map_by_name(void *, const char *)'),
   findProgram: bpfPointer('void *bpf_object__find_program_by_name(void *, const char *)'),
   setInitialValue: bpfInt('int bpf_map__set_initial_value(void *, const void *, size_t)'),
+  setPinPath: bpfInt('int bpf_map__set_pin_path(void *, const char *)'),
+  pin: bpfInt('int bpf_obj_pin(int, const char *)'),
   mapFd: bpfInt('int bpf_map__fd(void *)'),
   programFd: bpfInt('int bpf_program__fd(void *)'),
   updateElement: bpfInt('int bpf_map_update_elem(int, const void *, const void *, uint64_t)'),
@@ -141,6 +148,7 @@ export const bpf: Libbpf = {
     'int bpf_map_lookup_elem(int, const void *, _Out_ void *)',
   ) as Libbpf['findElement'],
   deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
+  nextKey: bind(libbpf, 'int bpf_map_get_next_key(int, const void *, _Out_ void *)') as Libbpf['nextKey'],
   createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
   ringBufferFd: bind(libbpf, 'int ring_buffer__epoll_fd(void *)') as Libbpf['ringBufferFd'],
@@ -155,7 +163,9 @@ interface Libc {
   socket: Call<[domain: number, type: number, protocol: number]>
   bind: Call<[fd: number, address: Buffer, length: number]>
   listen: Call<[fd: number, backlog: number]>
+  connect: Call<[fd: number, address: Buffer, length: number]>
   setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
+  getsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: Buffer]>
   flock: Call<[fd: number, operation: number]>
   fcntl: Call<[fd: number, operation: number, argument: number]>
   /** Length, or -1. */
@@ -166,11 +176,30 @@ export const c: Libc = {
   socket: libcInt('int socket(int, int, int)'),
   bind: libcInt('int bind(int, const void *, unsigned int)'),
   listen: libcInt('int listen(int, int)'),
+  connect: libcInt('int connect(int, const void *, unsigned int)'),
+  getsockopt: libcInt('int getsockopt(int, int, int, _Out_ void *, _Inout_ void *)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
   // Variadic, which makes no difference for an int where we run.
   fcntl: libcInt('int fcntl(int, int, int)'),
   recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
+}
+
+const signalMask = bind(libc, 'int pthread_sigmask(int, const void *, _Out_ void *)')
+
+/**
+ * Runs `work` without an interruption. The verifier gives up with EAGAIN on a signal, and under a profiler, which sends one
+ * each millisecond, whenever it is asked again.
+ */
+export function withoutSignals<T>(work: () => T): T {
+  const [block, set] = [0, 2]
+  const [all, before] = [Buffer.alloc(128, 0xff), Buffer.alloc(128)]
+  signalMask(block, all, before)
+  try {
+    return work()
+  } finally {
+    signalMask(set, before, null)
+  }
 }
 
 /** Calls back from the event loop whenever a descriptor is readable; does not keep the process alive. */

@@ -2,6 +2,15 @@ export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
-export { duplicate, endInOrder, outboundSocket, silence, transparentListener, tryLock } from './sockets.ts'
-export { Splicing } from './splicing.ts'
+export {
+  duplicate,
+  endInOrder,
+  holdPort,
+  networkNamespaceCookie,
+  outboundSocket,
+  silence,
+  transparentListener,
+  tryLock,
+} from './sockets.ts'
+export { type PairAddresses, Splicing, unpin } from './splicing.ts'
 export { type Counters, libbpfVersion, type RuleList, replyMark, Steering } from './steering.ts'

@@ -523,18 +523,21 @@ export function writeCarriage(buffer: Buffer, value: Carriage, at = 0): Buffer {
 
 export interface Leg {
   pair: number
+  serial: number
   way: number
 }
-export const legSize = 8
+export const legSize = 12
 export function readLeg(buffer: Buffer, at = 0): Leg {
   return {
     pair: buffer.readUInt32LE(at),
-    way: buffer.readUInt32LE(at + 4),
+    serial: buffer.readUInt32LE(at + 4),
+    way: buffer.readUInt32LE(at + 8),
   }
 }
 export function writeLeg(buffer: Buffer, value: Leg, at = 0): Buffer {
   buffer.writeUInt32LE(value.pair, at)
-  buffer.writeUInt32LE(value.way, at + 4)
+  buffer.writeUInt32LE(value.serial, at + 4)
+  buffer.writeUInt32LE(value.way, at + 8)
   return buffer
 }
 
@@ -557,3 +560,6 @@ export function writePairEvent(buffer: Buffer, value: PairEvent, at = 0): Buffer
   buffer.writeUInt32LE(value.state, at + 8)
   return buffer
 }
+
+/** Of the maps that outlive a process. */
+export const keptLayout = '2293ac687b2d'

@@ -1,4 +1,4 @@
-import { bpf, type NativeError, type Pointer, withLibbpfLog } from './ffi.ts'
+import { bpf, type NativeError, type Pointer, withLibbpfLog, withoutSignals } from './ffi.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h: the hooks of an interface. */
 export const Tcx = { ingress: 46, egress: 47 } as const
@@ -13,14 +13,28 @@ export class LoadedObject {
     this.#object = object
   }
 
-  /** Opens, configures and loads. Throws a {@link LoadError}. */
-  static load(what: string, path: string, settings: Buffer): LoadedObject {
+  /**
+   * Opens, configures and loads. Throws a {@link LoadError}. `pinned` names maps that are those pinned in a directory, or are
+   * pinned there now.
+   */
+  static load(
+    what: string,
+    path: string,
+    settings: Buffer,
+    pinned?: { directory: string; maps: readonly string[] },
+  ): LoadedObject {
     const outcome = withLibbpfLog(() => {
       const object = bpf.open(`open ${path}`, path, null)
       try {
         const rodata = bpf.findMap('find the settings', object, '.rodata.settings')
         bpf.setInitialValue('configure', rodata, settings, settings.length)
-        bpf.load(`load ${what}`, object)
+        for (const name of pinned?.maps ?? [])
+          bpf.setPinPath(
+            `pin ${name}`,
+            bpf.findMap(`find map ${name}`, object, name),
+            `${pinned?.directory}/${name}`,
+          )
+        withoutSignals(() => bpf.load(`load ${what}`, object))
         return new LoadedObject(object)
       } catch (error) {
         bpf.close(object)
@@ -56,6 +70,15 @@ export class LoadedObject {
 
   delete(map: string, key: Buffer): void {
     bpf.deleteElement(this.map(map), key)
+  }
+
+  /** All keys of a map; each is valid until the next. */
+  *keys(map: string, size: number): Generator<Buffer> {
+    let [key, next] = [Buffer.alloc(size), Buffer.alloc(size)]
+    for (let at: Buffer | null = null; bpf.nextKey(this.map(map), at, next) === 0; at = key) {
+      ;[key, next] = [next, key]
+      yield key
+    }
   }
 
   /** Sums a map of one counter for each processor, by the names of its enum. */

@@ -5,7 +5,7 @@ import { c } from './ffi.ts'
 const AF = { inet: 2, inet6: 10 } as const
 const SOCK = { stream: 1, nonblock: 0o4000, cloexec: 0o2000000 } as const
 const SOL = { socket: 1, ip: 0, tcp: 6, ipv6: 41 } as const
-const SO = { keepalive: 9, linger: 13, bindtodevice: 25, mark: 36 } as const
+const SO = { reuseaddr: 2, keepalive: 9, linger: 13, bindtodevice: 25, mark: 36, netnsCookie: 71 } as const
 const IP = { transparent: 19, bindAddressNoPort: 24 } as const
 const TCP = { repair: 19 } as const
 const IPV6 = { v6only: 26, transparent: 75 } as const
@@ -102,6 +102,41 @@ export function endInOrder(fd: number): void {
 export function silence(fd: number): void {
   setInt('clear SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 0)
   setInt('set TCP_REPAIR', fd, SOL.tcp, TCP.repair, 1)
+}
+
+/**
+ * Takes the port of a connection that goes on without a socket: a socket that is connected and says nothing (TCP_REPAIR).
+ * Addresses are 16 bytes. Throws when another has the port, or the address is gone.
+ */
+export function holdPort(family: 4 | 6, from: FlowEnd, to: FlowEnd): number {
+  return withSocket(family, (fd) => {
+    setInt('set SO_REUSEADDR', fd, SOL.socket, SO.reuseaddr, 1)
+    setInt('set TCP_REPAIR', fd, SOL.tcp, TCP.repair, 1)
+    for (const [call, end] of [
+      [c.bind, from],
+      [c.connect, to],
+    ] as const) {
+      const address = socketAddress(family, end.address, end.port)
+      call('hold a port', fd, address, address.length)
+    }
+  })
+}
+
+interface FlowEnd {
+  readonly address: Uint8Array
+  readonly port: number
+}
+
+/** What tells our network namespace from all others since boot (SO_NETNS_COOKIE, since 5.14). */
+export function networkNamespaceCookie(): bigint {
+  const fd = withSocket(4, () => {})
+  try {
+    const [cookie, length] = [Buffer.alloc(8), Buffer.from([8, 0, 0, 0])]
+    c.getsockopt('get SO_NETNS_COOKIE', fd, SOL.socket, SO.netnsCookie, cookie, length)
+    return cookie.readBigUInt64LE()
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Another descriptor of the same open file, closed on exec. */

@@ -1,6 +1,6 @@
-import { closeSync } from 'node:fs'
+import { closeSync, renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { linkTcx, runProgram, watchRingBuffer } from './ffi.ts'
+import { bpf, linkTcx, runProgram, watchRingBuffer } from './ffi.ts'
 import {
   type Arming,
   armingSize,
@@ -12,6 +12,7 @@ import {
   legSize,
   type PairEvent,
   readCarriage,
+  readFlowKey,
   readLeg,
   readPairEvent,
   type Settings,
@@ -28,6 +29,9 @@ const objectPath = fileURLToPath(new URL('../dist/splice.bpf.o', import.meta.url
 /** An Ethernet header, which the kernel wants of a packet that a program is run on. */
 const frame = 14
 
+/** All that the programs know of pairs. */
+const pairMaps = ['pairs', 'legs', 'members', 'hooked'] as const
+
 /** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
 const skb = { size: 192, cb: 48 } as const
 
@@ -43,21 +47,24 @@ export class Splicing implements Disposable {
   readonly #key = Buffer.alloc(flowKeySize)
   readonly #leg = Buffer.alloc(legSize)
 
-  private constructor(object: LoadedObject) {
+  readonly #directory: string | undefined
+
+  private constructor(object: LoadedObject, directory: string | undefined) {
     this.#object = object
+    this.#directory = directory
     // An IPv4 frame, as far as the kernel looks.
     this.#question.writeUInt16BE(0x0800, frame - 2)
   }
 
-  /** Opens, configures and loads. The error's message holds the telling line of the verifier's log. */
-  static load(settings: Settings): Splicing {
-    return new Splicing(
-      LoadedObject.load(
-        'the splice programs',
-        objectPath,
-        writeSettings(Buffer.alloc(settingsSize), settings),
-      ),
-    )
+  /**
+   * Opens, configures and loads. The error's message holds the telling line of the verifier's log. With a directory of a bpf
+   * file system, what is attached and known is pinned there: it outlives the process, and the next with this directory, and
+   * the same `keptLayout`, takes it over.
+   */
+  static load(settings: Settings, directory?: string): Splicing {
+    const bytes = writeSettings(Buffer.alloc(settingsSize), settings)
+    const pinned = directory === undefined ? undefined : { directory, maps: pairMaps }
+    return new Splicing(LoadedObject.load('the splice programs', objectPath, bytes, pinned), directory)
   }
 
   /** Looks at an interface from now on; before `steering`, the program that intercepts there. */
@@ -73,23 +80,24 @@ export class Splicing implements Disposable {
         first: false,
         ...(before !== undefined && { before }),
       })
-    this.#links.set(`ingress ${ifindex}`, link('ingress'))
-    this.#links.set(`egress ${ifindex}`, link('egress', steering))
+    this.#hold(`ingress-${ifindex}`, link('ingress'))
+    this.#hold(`egress-${ifindex}`, link('egress', steering))
   }
 
   /** Looks at lo from now on; before `steering`. */
   attachLoopback(ifindex: number, steering: number): void {
     const program = this.#object.program('splice_loopback')
     const link = { program, ifindex, attachType: Tcx.egress, first: false, before: steering }
-    this.#links.set('loopback', linkTcx('attach splice_loopback to lo', link))
+    this.#hold('loopback', linkTcx('attach splice_loopback to lo', link))
   }
 
   /** Forgets an interface that is gone. */
   detach(ifindex: number): void {
-    for (const name of [`ingress ${ifindex}`, `egress ${ifindex}`]) {
+    for (const name of [`ingress-${ifindex}`, `egress-${ifindex}`]) {
       const fd = this.#links.get(name)
       if (fd !== undefined) closeSync(fd)
       this.#links.delete(name)
+      if (this.#directory !== undefined) rmSync(`${this.#directory}/${name}`, { force: true })
     }
     this.#object.delete('hooked', u32(ifindex))
   }
@@ -118,11 +126,30 @@ export class Splicing implements Disposable {
   }
 
   /** Forgets the addresses of a pair, unless they belong to a later one. */
-  forget(pair: number, client: FlowKey, fromUpstream: FlowKey): void {
+  forget({ pair, serial, client, fromUpstream }: PairAddresses): void {
     for (const key of [client, fromUpstream]) {
       writeFlowKey(this.#key, key)
-      if (this.#object.lookup('legs', this.#key, this.#leg) && readLeg(this.#leg).pair === pair)
-        this.#object.delete('legs', this.#key)
+      if (!this.#object.lookup('legs', this.#key, this.#leg)) continue
+      const leg = readLeg(this.#leg)
+      if (leg.pair === pair && leg.serial === serial) this.#object.delete('legs', this.#key)
+    }
+  }
+
+  /** The pairs that a process before us has left in the directory. */
+  *pairs(): Generator<PairAddresses> {
+    const found = new Map<number, { serial: number; ways: [FlowKey?, FlowKey?] }>()
+    for (const key of this.#object.keys('legs', flowKeySize)) {
+      if (!this.#object.lookup('legs', key, this.#leg)) continue
+      const { pair, serial, way } = readLeg(this.#leg)
+      const known = found.get(pair)
+      const entry = known?.serial === serial ? known : { serial, ways: [] as [FlowKey?, FlowKey?] }
+      // The key's bytes are used again.
+      entry.ways[way] = readFlowKey(Buffer.from(key))
+      found.set(pair, entry)
+    }
+    for (const [pair, { serial, ways }] of found) {
+      const [client, fromUpstream] = ways
+      if (client !== undefined && fromUpstream !== undefined) yield { pair, serial, client, fromUpstream }
     }
   }
 
@@ -133,7 +160,7 @@ export class Splicing implements Disposable {
     )
   }
 
-  /** Detaches everything and unloads. Idempotent. */
+  /** Detaches everything that is not pinned, and unloads. Idempotent. */
   close(): void {
     for (const fd of this.#links.values()) closeSync(fd)
     this.#links.clear()
@@ -144,6 +171,18 @@ export class Splicing implements Disposable {
     this.close()
   }
 
+  #hold(name: string, link: number): void {
+    this.#links.set(name, link)
+    if (this.#directory === undefined) return
+    const path = `${this.#directory}/${name}`
+    // A process that was killed may have left one; a bpf file system takes no names with dots.
+    const fresh = `${this.#directory}/new-${name}`
+    rmSync(fresh, { force: true })
+    bpf.pin(`pin ${path}`, link, fresh)
+    // In place of an earlier process's, which ends with this: at no time is there neither.
+    renameSync(fresh, path)
+  }
+
   #run(program: 'arm' | 'settle'): Carriage {
     const { returned } = runProgram(program, this.#object.program(program), this.#question, {
       answer: this.#answer,
@@ -151,6 +190,19 @@ export class Splicing implements Disposable {
     if (returned !== 0) throw new Error(`${program}: the program answered ${returned}`)
     return readCarriage(this.#answer, frame)
   }
+}
+
+/** A pair by what its packets carry: those of the program, and those of the upstream. */
+export interface PairAddresses {
+  readonly pair: number
+  readonly serial: number
+  readonly client: FlowKey
+  readonly fromUpstream: FlowKey
+}
+
+/** Ends what outlives its process: programs detach, and packets of the connections that they carried find nobody. */
+export function unpin(directory: string): void {
+  rmSync(directory, { recursive: true, force: true })
 }
 
 function u32(value: number): Buffer {

@@ -6,13 +6,17 @@ import { requirePrivileges } from './privileges.ts'
 /** `tproxy-run clean`. */
 export async function cleanUp({ json }: Pick<Options, 'json'>): Promise<Ending> {
   requirePrivileges()
-  const { removed, living } = await clean()
-  console.log(json ? JSON.stringify({ event: 'clean', removed, living }) : describeCleaning(removed, living))
+  const cleaned = await clean()
+  console.log(json ? JSON.stringify({ event: 'clean', ...cleaned }) : describeCleaning(cleaned))
   return { code: 0 }
 }
 
-export function describeCleaning(removed: number, living: readonly number[]): string {
-  const what = removed === 0 ? 'nothing was left behind' : `removed what was left behind (${removed})`
+export function describeCleaning({ removed, ended, living }: Awaited<ReturnType<typeof clean>>): string {
+  const found = [
+    ...(removed === 0 ? [] : [`removed what was left behind (${removed})`]),
+    ...(ended === 0 ? [] : [`reset the connections that were kept (${ended})`]),
+  ]
+  const what = found.length === 0 ? 'nothing was left behind' : found.join(', ')
   if (living.length === 0) return what
   const pids = `${living.length === 1 ? 'process' : 'processes'} ${living.join(', ')}`
   return `${what}; still running and left alone: ${pids}`

@@ -2,7 +2,7 @@ export const help: string = `Usage: tproxy-run [OPTION…] [--] COMMAND [ARGUMEN
        tproxy-run [OPTION…] --interface NAME
        tproxy-run --config FILE [OPTION…] [[--] COMMAND [ARGUMENT…]]
        tproxy-run rules [--watch] | rules check FILE | rules explain PROTO SRC[:PORT] DST[:PORT]
-       tproxy-run reload [--reset] | doctor | clean
+       tproxy-run status | reload [--reset] | doctor | clean
 
 Sends the TCP connections of one command, or of all programs on this host, through a proxy of your
 choice, whether they know of proxies or not.
@@ -44,6 +44,7 @@ What becomes of it
                            @tproxy/plugin-NAME or tproxy-plugin-NAME, installed beside tproxy-run, or a path
       --default VERDICT    direct (the default) or drop: for what no plugin decides
       --carry relay        all bytes through tproxy-run, instead of in the kernel where that can be
+      --keep               connections in the kernel outlive tproxy-run, and the next one with --keep takes them over
       --connect-timeout T, --idle-timeout T, --drain-timeout T
                            such as 500ms, 30s, 5m; default 30s, 2h, 5s
 The command
@@ -54,6 +55,7 @@ What is shown
   -h, --help               this                    -V, --version
 
 The one that runs (--pid N, where several do)
+  tproxy-run status        how many connections it has, in the kernel and relayed; --json: for programs
   tproxy-run rules         what each rule counted; --watch: every second, --json: for programs
   tproxy-run rules explain tcp 192.0.2.1 203.0.113.10:443 --uid 1000
                            which rule wins and why; also --gid, --cgroup, --process, --interface, --mark, --dscp.
@@ -64,7 +66,8 @@ The one that runs (--pid N, where several do)
                            connections keep their decision; --reset ends those that are now decided differently
 
 Also
-  tproxy-run clean         undoes what a killed tproxy-run left behind; what is left changes no traffic
+  tproxy-run clean         undoes what a killed tproxy-run left behind, which changes no traffic; and resets
+                           the connections that --keep left
 
 The exit code is the command's, and its signal if one ended it. Of our own:
   125  tproxy-run failed: wrong options, missing privileges, …   126  the command cannot be executed

@@ -1,8 +1,8 @@
 import { styleText } from 'node:util'
-import type { RuleEvent, Session } from '@tproxy/core'
+import type { Adopted, RuleEvent, Session, SessionEnd } from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
-import { type Paint, readyLine, reloadedLine, ruleLine, sessionLine } from './lines.ts'
+import { adoptedLine, type Paint, readyLine, reloadedLine, ruleLine, sessionLine } from './lines.ts'
 import type { Output } from './output.ts'
 import { formatTime } from './quantities.ts'
 import type { Ready, Report } from './report.ts'
@@ -30,6 +30,12 @@ export class HumanReport implements Report {
     const how = session.end?.how
     const failed = how === 'failed' || how === 'timeout'
     if (this.#level >= (failed ? 1 : 2)) this.#say(this.#events, (paint) => sessionLine(session, paint))
+  }
+
+  adopted(): void {}
+
+  adoptedEnded(connection: Adopted, end: SessionEnd): void {
+    if (this.#level >= 2) this.#say(this.#events, (paint) => adoptedLine(connection, end, paint))
   }
 
   rule(event: RuleEvent): void {

@@ -2,7 +2,15 @@ import { parseArgs } from 'node:util'
 import { nearest, TproxyError } from '@tproxy/core'
 
 import { type Flags, flags, type Options, readOptions } from './options.ts'
-import { parseReload, parseRules, type RulesForm, reloadFlags, rulesFlags } from './rules/invocation.ts'
+import {
+  parseReload,
+  parseRules,
+  parseStatus,
+  type RulesForm,
+  reloadFlags,
+  rulesFlags,
+  statusFlags,
+} from './rules/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =
@@ -39,6 +47,7 @@ const subcommands: Readonly<Record<string, Flags>> = {
   clean: flags,
   rules: rulesFlags,
   reload: reloadFlags,
+  status: statusFlags,
 }
 const seeHelp = 'see tproxy-run --help'
 
@@ -79,6 +88,7 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   if (given.some((option) => option.name === 'version')) return { form: 'version' }
   if (name === 'rules') return parseRules(words, given)
   if (name === 'reload') return parseReload(words, given)
+  if (name === 'status') return parseStatus(words, given)
   if (words.length > 0)
     throw new TproxyError('E_OPTION', `${name} takes no arguments`, {
       hint: `to run a program of that name: tproxy-run -- ${name} …`,

@@ -1,4 +1,11 @@
-import { type Endpoint, type RuleEvent, reason, type Session } from '@tproxy/core'
+import {
+  type Adopted,
+  type Endpoint,
+  type RuleEvent,
+  reason,
+  type Session,
+  type SessionEnd,
+} from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import type { Options } from './options.ts'
@@ -33,12 +40,18 @@ export class JsonReport implements Report {
       durationMs: Math.round(durationMs * 1000) / 1000,
       carried,
       ...(notSpliced !== undefined && { notSpliced }),
-      end: {
-        how: end?.how,
-        by: end?.by,
-        ...(end?.error && { error: reason(end.error), code: (end.error as NodeJS.ErrnoException).code }),
-      },
+      end: describeEnd(end),
     })
+  }
+
+  adopted(connection: Adopted): void {
+    if (!this.#quiet) this.#emit('adopted', describeAdopted(connection))
+  }
+
+  adoptedEnded(connection: Adopted, end: SessionEnd): void {
+    const { bytes } = connection
+    if (!this.#quiet)
+      this.#emit('adopted-end', { ...describeAdopted(connection), bytes, end: describeEnd(end) })
   }
 
   rule(event: RuleEvent): void {
@@ -82,5 +95,19 @@ function describe({ connection, verdict, plugin, upstream }: Session): object {
     upstream,
   }
 }
+
+function describeEnd(end: SessionEnd | undefined): object {
+  return {
+    how: end?.how,
+    by: end?.by,
+    ...(end?.error && { error: reason(end.error), code: (end.error as NodeJS.ErrnoException).code }),
+  }
+}
+
+const describeAdopted = ({ source, destination, upstream }: Adopted) => ({
+  source: place(source),
+  destination: place(destination),
+  upstream: place(upstream),
+})
 
 const place = ({ address, port }: Endpoint) => ({ address, port })

@@ -39,10 +39,12 @@ it('says what is intercepted, and who is asked in which order', () => {
     ],
     rules: 1,
     default: 'drop' as const,
+    adopted: 0,
   }
   expect(readyLine(ready, plain)).toBe(
     'ready  all programs on eth0, wlan0: 1 rule → office → socks (socks5://h:1080) → drop',
   )
+  expect(readyLine({ ...ready, adopted: 3 }, plain)).toMatch(/ → drop {2}\(3 adopted\)$/)
 })
 
 it('tells what a rule decided', () => {

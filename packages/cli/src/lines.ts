@@ -1,4 +1,13 @@
-import { type Endpoint, formatEndpoint, protocols, type RuleEvent, reason, type Session } from '@tproxy/core'
+import {
+  type Adopted,
+  type Endpoint,
+  formatEndpoint,
+  protocols,
+  type RuleEvent,
+  reason,
+  type Session,
+  type SessionEnd,
+} from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 import type { Ready } from './report.ts'
@@ -27,6 +36,21 @@ export function sessionLine(session: Session, paint: Paint): string {
   ].join('  ')
 }
 
+/** The same for one whose beginning an earlier process saw. */
+export function adoptedLine(
+  { source, destination, upstream, bytes }: Adopted,
+  end: SessionEnd,
+  paint: Paint,
+): string {
+  const [from, to, by] = [source, destination, upstream].map(formatEndpoint) as [string, string, string]
+  return [
+    `${pad(paint('bold', from), from, width.who)} → ${pad(paint('plain', to), to, width.destination)}`,
+    paint('cyan', `${by === to ? 'direct' : `via ${by}`} (adopted)`),
+    `↑ ${formatBytes(bytes.sent).padStart(width.size)}  ↓ ${formatBytes(bytes.received).padStart(width.size)}`,
+    ending(end, paint),
+  ].join('  ')
+}
+
 function way({ verdict, plugin, upstream }: Session, paint: Paint): string {
   const by = plugin === undefined ? '' : ` (${plugin})`
   const text = `${verdict.kind === 'via' ? `via ${upstream}` : verdict.kind}${by}`
@@ -36,7 +60,7 @@ function way({ verdict, plugin, upstream }: Session, paint: Paint): string {
 
 function ending(end: Session['end'], paint: Paint): string {
   if (end === undefined) return ''
-  if (end.how === 'closed' || end.how === 'dropped') return paint('dim', end.how)
+  if (end.how === 'closed' || end.how === 'dropped' || end.how === 'kept') return paint('dim', end.how)
   if (end.how === 'reset')
     return paint('yellow', `reset by ${end.by === 'client' ? 'the program' : 'the other side'}`)
   return paint('red', end.error === undefined ? end.how : `${end.how}: ${reason(end.error)}`)
@@ -49,7 +73,8 @@ export function readyLine(ready: Ready, paint: Paint): string {
   )
   const rules = ready.rules === 0 ? [] : [`${ready.rules} rule${ready.rules === 1 ? '' : 's'}`]
   const chain = [...rules, ...plugins, ready.default].join(' → ')
-  return `${paint('green', 'ready')}  ${paint('plain', what)}: ${paint('cyan', chain)}`
+  const adopted = ready.adopted === 0 ? '' : `  (${ready.adopted} adopted)`
+  return `${paint('green', 'ready')}  ${paint('plain', what)}: ${paint('cyan', chain)}${paint('plain', adopted)}`
 }
 
 /** `rule 2 drop  curl[4711] → 203.0.113.10:53  udp  wan0  57 B` */

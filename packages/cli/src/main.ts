@@ -52,6 +52,8 @@ async function run(invocation: Invocation): Promise<Ending> {
       return cleanUp(invocation.options)
     case 'rules':
       return rules(invocation)
+    case 'status':
+      return (await import('./status.ts')).showStatus(invocation)
     case 'reload':
       return (await import('./rules/reload.ts')).reload(invocation)
     default:

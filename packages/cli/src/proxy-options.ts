@@ -10,6 +10,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
     ...(settings.defaultAction !== undefined && { defaultAction: settings.defaultAction }),
     default: settings.default === 'drop' ? drop() : direct(),
     carry: settings.carry,
+    keepSpliced: settings.keep,
     routing: settings.routing,
     timeouts: settings.timeouts,
   }
@@ -17,7 +18,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
 
 export function readiness(
   settings: Settings,
-  { plugins, cgroup }: { plugins: readonly Plugin[]; cgroup: string | undefined },
+  { plugins, cgroup, adopted }: { plugins: readonly Plugin[]; cgroup: string | undefined; adopted: number },
 ): Ready {
   return {
     interfaces: selectInterfaces(settings.interfaces ?? 'all').map(({ name }) => name),
@@ -28,5 +29,6 @@ export function readiness(
     })),
     rules: settings.rules.length,
     default: settings.default,
+    adopted,
   }
 }

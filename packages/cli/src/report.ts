@@ -1,4 +1,11 @@
-import { type RuleEvent, reason, type Session, type TransparentProxy } from '@tproxy/core'
+import {
+  type Adopted,
+  type RuleEvent,
+  reason,
+  type Session,
+  type SessionEnd,
+  type TransparentProxy,
+} from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { HumanReport } from './human-report.ts'
@@ -13,6 +20,8 @@ export interface Ready {
   readonly plugins: readonly { readonly name: string; readonly upstreams: readonly string[] }[]
   readonly rules: number
   readonly default: 'direct' | 'drop'
+  /** How many connections of an earlier process are taken over. */
+  readonly adopted: number
 }
 
 /** Tells somebody what happens. */
@@ -20,6 +29,9 @@ export interface Report {
   ready(ready: Ready): void
   started(session: Session): void
   ended(session: Session): void
+  /** An earlier process left this connection to the kernel, and it is ours now. */
+  adopted(connection: Adopted): void
+  adoptedEnded(connection: Adopted, end: SessionEnd): void
   /** A rule that is to be reported decided something. */
   rule(event: RuleEvent): void
   reloaded(reloaded: Reloaded): void
@@ -41,6 +53,10 @@ export function makeReport({ form, options }: CommandForm | InterfaceForm): Repo
 export function follow(proxy: TransparentProxy, report: Report): void {
   proxy.warnings.subscribe((message) => report.warning(message))
   proxy.rules?.logged.subscribe((event) => report.rule(event))
+  for (const connection of proxy.adopted) {
+    report.adopted(connection)
+    void connection.ended.then((end) => report.adoptedEnded(connection, end))
+  }
   proxy.sessions.subscribe((session) => {
     report.started(session)
     session.ended.then(

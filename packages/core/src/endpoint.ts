@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isIP, isIPv4 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import { TproxyError } from './errors.ts'
 
@@ -15,6 +15,8 @@ export function endpoint(address: string, port: number): Endpoint {
   if (!isIP(address)) throw new TproxyError('E_OPTION', `"${address}" is not an IP address`)
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new TproxyError('E_OPTION', `${port} is not a port`, { hint: 'ports are 0 to 65535' })
+  // Which has one spelling only for isIPv4, and needs no parser.
+  if (isIPv4(address)) return { address, port, family: 4 }
   const parsed = ipaddr.process(address.replace(/%.*$/, ''))
   return {
     address: parsed.kind() === 'ipv6' ? (parsed as ipaddr.IPv6).toRFC5952String() : parsed.toString(),
@@ -30,7 +32,19 @@ export function formatEndpoint({ address, port, family }: Endpoint): string {
 
 /** The 16 bytes the kernel side compares: IPv4 addresses are v4-mapped (RFC 4291, 2.5.5.2). */
 export function addressBytes(address: string): Uint8Array {
+  if (isIPv4(address)) {
+    const bytes = new Uint8Array(16)
+    bytes.fill(0xff, 10, 12)
+    bytes.set(address.split('.').map(Number), 12)
+    return bytes
+  }
   const parsed = ipaddr.parse(address)
   const v6 = parsed.kind() === 'ipv4' ? (parsed as ipaddr.IPv4).toIPv4MappedAddress() : parsed
   return Uint8Array.from(v6.toByteArray())
+}
+
+/** The reverse of {@link addressBytes}. */
+export function endpointOf(bytes: Uint8Array, port: number): Endpoint {
+  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[i * 2] ?? 0) << 8) | (bytes[i * 2 + 1] ?? 0))
+  return endpoint(groups.map((group) => group.toString(16)).join(':'), port)
 }

@@ -8,7 +8,7 @@ import { type Limits, limits, type Timeouts } from './options.ts'
 import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
-import type { Accepted, Transport } from './transport.ts'
+import type { Accepted, Adopted, Transport } from './transport.ts'
 import type { Verdict } from './verdict.ts'
 
 /** Seconds of silence before the kernel asks whether a peer is still there; it gives up after nine more questions. */
@@ -61,13 +61,25 @@ export class Interception implements AsyncDisposable {
     return this.#transport.rules
   }
 
+  /** Connections that an earlier process left to the kernel, as this one found them; see `keepSpliced`. */
+  get adopted(): readonly Adopted[] {
+    return this.#transport.adopted ?? []
+  }
+
   /** How many sessions last. */
   get active(): number {
     return this.#running.size
   }
 
+  /** How many sessions last by who carries them: the kernel, or this process, also those not yet connected. */
+  get carried(): { readonly splice: number; readonly relay: number } {
+    let splice = 0
+    for (const session of this.#running.keys()) if (session.carried === 'splice') splice++
+    return { splice, relay: this.#running.size - splice }
+  }
+
   /**
-   * Stops intercepting, lets what is decided finish for `timeouts.drainMs` (or `drainMs`), resets the rest, and undoes
+   * Stops intercepting, leaves spliced sessions to the kernel with `keepSpliced`, lets what is decided finish for `timeouts.drainMs` (or `drainMs`), resets the rest, and undoes
    * all that was set up. Idempotent; a second call with a shorter time does not shorten the first.
    */
   close(options: { drainMs?: number } = {}): Promise<void> {
@@ -92,12 +104,14 @@ export class Interception implements AsyncDisposable {
 
   async #close(drainMs: number): Promise<void> {
     this.#transport.stop()
+    for (const session of this.#running.keys()) session.leave()
     const ended = Promise.all([...this.#running.keys()].map((session) => session.ended))
     if (this.#undecided.size + this.#running.size > 0 && drainMs > 0) {
       const { promise: deadline, resolve } = Promise.withResolvers<void>()
       const timer = setTimeout(resolve, drainMs)
       await Promise.race([ended, deadline])
       clearTimeout(timer)
+      for (const session of this.#running.keys()) session.leave()
     }
     this.abort()
     await Promise.all([...this.#running.keys()].map((session) => session.ended))

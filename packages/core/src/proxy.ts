@@ -9,7 +9,7 @@ import type { Rules } from './rules/control.ts'
 import type { RuleList } from './rules/model.ts'
 import type { Session } from './session.ts'
 import { type InterceptOptions, openTransport } from './tc/open.ts'
-import type { Transport } from './transport.ts'
+import type { Adopted, Transport } from './transport.ts'
 import { direct, drop, type Verdict } from './verdict.ts'
 
 const backstopMs = 1_000
@@ -85,6 +85,16 @@ export class TransparentProxy implements AsyncDisposable {
   /** The rules in force; undefined for a transport that has none. They can be read and replaced. */
   get rules(): Rules | undefined {
     return this.#interception.rules
+  }
+
+  /** Connections that an earlier process left to the kernel, as this one found them; see `keepSpliced`. */
+  get adopted(): readonly Adopted[] {
+    return this.#interception.adopted
+  }
+
+  /** How many sessions last by who carries them. */
+  get carried(): { readonly splice: number; readonly relay: number } {
+    return this.#interception.carried
   }
 
   /** How many sessions last. */

@@ -11,8 +11,9 @@ export interface SessionEnd {
    * - `dropped` the verdict was to drop, or nobody decided in time
    * - `timeout` nothing moved for the idle or half-closed time
    * - `aborted` we closed it, while shutting down
+   * - `kept` it goes on in the kernel without us (`keepSpliced`)
    */
-  readonly how: 'closed' | 'reset' | 'failed' | 'dropped' | 'timeout' | 'aborted'
+  readonly how: 'closed' | 'reset' | 'failed' | 'dropped' | 'timeout' | 'aborted' | 'kept'
   /** For `reset`: who did. */
   readonly by?: 'client' | 'upstream'
   readonly error?: Error
@@ -81,6 +82,11 @@ export class Session {
   joined(splice: Splice | string): void {
     if (typeof splice === 'string') this.#notSpliced = splice
     else this.#splice = splice
+  }
+
+  /** @internal Lets the kernel carry it on without us, if it can. */
+  leave(): void {
+    this.#splice?.leave()
   }
 
   /** @internal */

@@ -46,6 +46,21 @@ export interface Splice {
   abort(end: SessionEnd): void
   /** The relay has ended by itself: there is nothing left to carry. */
   release(): void
+  /** Has it outlive this process, if it can: its end is then `kept`. */
+  leave(): void
+}
+
+/** A connection that an earlier process spliced, and the kernel carries on. */
+export interface Adopted extends Pick<Splice, 'bytes' | 'abort'> {
+  readonly source: Endpoint
+  /** Where the program wanted to go. */
+  readonly destination: Endpoint
+  /** Where the connection leads: the same, or a proxy. */
+  readonly upstream: Endpoint
+  /** Whether it has not ended. */
+  readonly lasts: boolean
+  /** Resolves when it has ended; never rejects. */
+  readonly ended: Promise<SessionEnd>
 }
 
 /**
@@ -68,6 +83,8 @@ export interface Transport {
    * the connection is then relayed, and so it is until `silent` is called.
    */
   splice?(accepted: Accepted, upstream: Duplex, options: SpliceOptions): Splice | string
+  /** What earlier processes have left to the kernel, and this one takes care of. */
+  readonly adopted?: readonly Adopted[]
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

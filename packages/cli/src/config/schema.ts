@@ -10,6 +10,7 @@ export interface ConfigFile {
   readonly 'default-action'?: Action | undefined
   readonly 'default-verdict'?: 'direct' | 'drop' | undefined
   readonly carry?: 'splice' | 'relay' | undefined
+  readonly keep?: boolean | undefined
   readonly 'connect-timeout'?: string | number | undefined
   readonly 'idle-timeout'?: string | number | undefined
   readonly 'drain-timeout'?: string | number | undefined
@@ -123,6 +124,10 @@ const schema = z.strictObject(
       .enum(['splice', 'relay'], { error: 'splice or relay' })
       .optional()
       .describe('In the kernel where that can be, or all in the process; splice unless it is given'),
+    keep: z
+      .boolean({ error: 'true or false' })
+      .optional()
+      .describe('Whether connections in the kernel outlive tproxy-run, and the next one takes them over'),
     'connect-timeout': duration.describe('30s unless it is given'),
     'idle-timeout': duration.describe('2h unless it is given'),
     'drain-timeout': duration.describe('5s unless it is given'),

@@ -6,6 +6,7 @@ import type { Report } from '../report.ts'
 import { judge, stateOf } from '../rules/state.ts'
 import type { Settings } from '../settings.ts'
 import { describeShadows } from '../shadows.ts'
+import { statusOf } from '../status.ts'
 import { type Answer, serve } from './server.ts'
 
 /** What can be told to a proxy that runs. */
@@ -28,6 +29,8 @@ export async function attend(
     switch (request.request) {
       case 'rules':
         return of(stateOf(rules, rules.shadowed))
+      case 'status':
+        return of(statusOf(proxy))
       case 'watch': {
         const state = () => stateOf(rules, [])
         return merge(

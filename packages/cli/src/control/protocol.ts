@@ -3,10 +3,25 @@ import type { Action, Packet, Shadow } from '@tproxy/core'
 /** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
 export type Request =
   | { readonly request: 'rules' }
+  | { readonly request: 'status' }
   /** As `rules`, every second. */
   | { readonly request: 'watch' }
   | { readonly request: 'explain'; readonly packet: Packet }
   | { readonly request: 'reload'; readonly reset: boolean }
+
+/** How a tproxy-run is doing. */
+export interface Status {
+  readonly pid: number
+  /** Milliseconds since it began. */
+  readonly upMs: number
+  /** Connections now, by who carries them. */
+  readonly carried: { readonly splice: number; readonly relay: number }
+  /** Of those that an earlier process left to the kernel, how many last. */
+  readonly adopted: number
+  readonly rules: number
+  /** Of this process, in bytes. */
+  readonly memory: number
+}
 
 /** A line of the answer. */
 export type Response = { readonly answer: unknown } | { readonly error: string }

@@ -50,8 +50,9 @@ function checkIpv6(): Check {
 }
 
 function checkLeftovers(inspection: Inspection): Check {
-  const { living, leftBehind } = inspection.instances()
-  const running = living.length === 0 ? 'nobody intercepts' : `running: ${living.join(', ')}`
+  const { living, leftBehind, kept } = inspection.instances()
+  const keeps = kept === 0 ? '' : '; connections that --keep left go on (tproxy-run clean resets them)'
+  const running = (living.length === 0 ? 'nobody intercepts' : `running: ${living.join(', ')}`) + keeps
   return leftBehind === 0
     ? ok('leftovers', `none; ${running}`)
     : warn('leftovers', `a killed tproxy left ${leftBehind} behind; ${running}`, 'tproxy-run clean')

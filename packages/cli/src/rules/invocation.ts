@@ -3,7 +3,7 @@ import type { Given } from '../invocation.ts'
 import type { Flags, RuleSource } from '../options.ts'
 import { parsePacket } from './packet.ts'
 
-/** `tproxy-run rules …` and `tproxy-run reload`. */
+/** What asks the one that runs: `tproxy-run rules …`, `reload` and `status`. */
 export type RulesForm =
   | {
       readonly form: 'rules'
@@ -14,6 +14,7 @@ export type RulesForm =
     }
   | { readonly form: 'rules'; readonly to: 'check'; readonly file: string; readonly json: boolean }
   | ExplainForm
+  | { readonly form: 'status'; readonly pid?: number; readonly json: boolean }
   | { readonly form: 'reload'; readonly reset: boolean; readonly pid?: number; readonly json: boolean }
 
 export interface ExplainForm {
@@ -50,12 +51,19 @@ export const rulesFlags: Flags = {
   dscp: text,
 }
 export const reloadFlags: Flags = { ...always, reset: { type: 'boolean' }, pid: text }
+export const statusFlags: Flags = { ...always, pid: text }
 
 /** Throws `E_OPTION`. */
 export function parseReload(words: readonly string[], given: readonly Given[]): RulesForm {
   if (words.length > 0) throw new TproxyError('E_OPTION', 'reload takes no arguments')
   const reset = given.some(({ name }) => name === 'reset')
   return { form: 'reload', reset, ...common(given) }
+}
+
+/** Throws `E_OPTION`. */
+export function parseStatus(words: readonly string[], given: readonly Given[]): RulesForm {
+  if (words.length > 0) throw new TproxyError('E_OPTION', 'status takes no arguments')
+  return { form: 'status', ...common(given) }
 }
 
 /** Throws `E_OPTION`. */

@@ -1,7 +1,7 @@
 import { libbpfVersion } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
 import { instances } from './instances.ts'
-import { load, loadSplicing } from './open.ts'
+import { loadSplicing, loadSteering } from './programs.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
 
 /** Looks at what interception needs, and changes nothing: for `tproxy-run doctor`, and for yours. */
@@ -15,7 +15,7 @@ export interface Inspection {
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
-  instances(): { readonly living: readonly number[]; readonly leftBehind: number }
+  instances(): { readonly living: readonly number[]; readonly leftBehind: number; readonly kept: number }
 }
 
 export function inspect(options: RoutingOptions = {}): Inspection {
@@ -28,8 +28,8 @@ export function inspect(options: RoutingOptions = {}): Inspection {
         throw new TproxyError('E_LIBRARY', reason(cause), { cause })
       }
     },
-    programs: () => load(routing.mark, true).close(),
-    splice: () => loadSplicing(routing.mark).close(),
+    programs: () => loadSteering(routing.mark, true).close(),
+    splice: () => loadSplicing({ mark: routing.mark }).close(),
     routing: () => checkClashes(routing),
     instances,
   }

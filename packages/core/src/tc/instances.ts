@@ -15,6 +15,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { tryLock } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
 import { removeCgroupNow, sweepCgroups } from './cgroup.ts'
+import { endKept, type Kept, kept } from './keep.ts'
 import {
   checkClashes,
   planRouting,
@@ -36,6 +37,8 @@ interface InstanceRecord {
   readonly startTime: string
   /** Names of the interfaces whose whole traffic it intercepts; empty for a scope of one cgroup. */
   readonly interfaces: readonly string[]
+  /** Whether what is pinned under its number is its own. */
+  readonly keeps: boolean
   /** A cgroup it made. */
   readonly cgroup?: string
 }
@@ -47,10 +50,12 @@ export interface Instance {
   close(): Promise<void>
 }
 
-/** Registers this process and sets up what all share. Throws `E_BUSY` naming the owner of an interface, or `E_CLASH`. */
+/** Registers this process and sets up what all share. Throws `E_BUSY` naming the owner of an interface, or `E_CLASH`. One
+ * that `keeps` gets the number of an instance that left connections to the kernel, if there is one.
+ */
 export function enter(
   routing: Routing,
-  scope: { interfaces: readonly string[]; cgroup?: string },
+  scope: { interfaces: readonly string[]; cgroup?: string; keeps: boolean },
 ): Promise<Instance> {
   return locked((directory) => {
     const living = prune(directory)
@@ -62,9 +67,9 @@ export function enter(
         })
     }
     shareRouting(directory, routing)
-    const used = new Set(living.map(({ number }) => number))
-    const number = Array.from({ length: instanceLimit }, (_, i) => i).find(
-      (candidate) => !used.has(candidate),
+    const number = freeNumber(
+      living.map((each) => each.number),
+      scope.keeps,
     )
     if (number === undefined)
       throw new TproxyError('E_BUSY', `${instanceLimit} instances run in this network namespace`, {
@@ -76,6 +81,16 @@ export function enter(
   })
 }
 
+/** One that nobody has, and nobody left connections to the kernel under: by their marks, two would take each other's. */
+function freeNumber(living: readonly number[], keeps: boolean): number | undefined {
+  const left = kept().filter(({ number }) => !living.includes(number))
+  const adoptable = keeps ? left.filter(({ ours }) => ours) : []
+  const [first] = adoptable.filter(({ number }) => left.every((each) => each.number !== number || each.ours))
+  if (first !== undefined) return first.number
+  const used = new Set([...living, ...left.map(({ number }) => number)])
+  return Array.from({ length: instanceLimit }, (_, i) => i).find((number) => !used.has(number))
+}
+
 function leave(number: number): Promise<void> {
   return locked((directory) => {
     rmSync(`${directory}/${number}.json`, { force: true })
@@ -83,13 +98,18 @@ function leave(number: number): Promise<void> {
   })
 }
 
-/** Removes what dead instances left behind; what living ones use stays. Returns how many were removed, and who lives. */
-export function clean(): Promise<{ removed: number; living: number[] }> {
-  return locked((directory) => {
+/**
+ * Removes what dead instances left behind, and resets the connections that they left to the kernel; what living ones use
+ * stays. Returns how many were removed, how many reset, and who lives.
+ */
+export function clean(): Promise<{ removed: number; ended: number; living: number[] }> {
+  return locked(async (directory) => {
+    let ended = 0
+    for (const each of orphaned(directory)) ended += await endKept(each)
     const before = records(directory).length + (readShared(directory) === undefined ? 0 : 1) + sweepCgroups()
     const living = prune(directory)
     const after = living.length + (readShared(directory) === undefined ? 0 : 1)
-    return { removed: before - after, living: living.map(({ record }) => record.pid) }
+    return { removed: before - after, ended, living: living.map(({ record }) => record.pid) }
   })
 }
 
@@ -97,17 +117,30 @@ export function clean(): Promise<{ removed: number; living: number[] }> {
  * Who intercepts in this network namespace, and how much dead instances left behind. Changes nothing. An instance may keep
  * a socket `PID.sock` in the directory, and removes it before it ends.
  */
-export function instances(): { directory: string; living: number[]; leftBehind: number } {
+export function instances(): { directory: string; living: number[]; leftBehind: number; kept: number } {
   const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
-  if (!existsSync(directory)) return { directory, living: [], leftBehind: 0 }
+  if (!existsSync(directory))
+    return { directory, living: [], leftBehind: 0, kept: orphaned(directory).length }
   const all = records(directory).map(({ record }) => record)
   const living = all.filter(lives)
-  const abandoned = living.length === 0 && readShared(directory) !== undefined ? 1 : 0
+  const orphans = orphaned(directory).length
+  const abandoned = living.length + orphans === 0 && readShared(directory) !== undefined ? 1 : 0
   return {
     directory,
     living: living.map(({ pid }) => pid),
     leftBehind: all.length - living.length + abandoned,
+    kept: orphans,
   }
+}
+
+/** What nobody but the kernel takes care of. */
+function orphaned(directory: string): Kept[] {
+  const owned = new Set(
+    (existsSync(directory) ? records(directory) : [])
+      .filter(({ record }) => record.keeps && lives(record))
+      .map(({ number }) => number),
+  )
+  return kept().filter(({ number }) => !owned.has(number))
 }
 
 function lives(record: InstanceRecord): boolean {
@@ -125,7 +158,8 @@ function prune(directory: string): { number: number; record: InstanceRecord }[] 
   sweepCgroups()
   removeSockets(directory, new Set(living.map(({ record }) => record.pid)))
   const shared = readShared(directory)
-  if (living.length === 0 && shared !== undefined) {
+  // What was left to the kernel may lead to an upstream on this host, which lo would not let in without.
+  if (living.length === 0 && shared !== undefined && kept().length === 0) {
     tearDownRouting(shared)
     rmSync(`${directory}/shared.json`, { force: true })
   }
@@ -169,7 +203,10 @@ function records(directory: string): { number: number; record: InstanceRecord }[
     .flatMap((name) => {
       const record = readJson<InstanceRecord>(`${directory}/${name}`)
       return [
-        { number: Number.parseInt(name, 10), record: record ?? { pid: 0, startTime: '', interfaces: [] } },
+        {
+          number: Number.parseInt(name, 10),
+          record: record ?? { pid: 0, startTime: '', interfaces: [], keeps: false },
+        },
       ]
     })
 }
@@ -195,11 +232,11 @@ function startTime(pid: number): string | undefined {
 }
 
 /** Runs `work` while no other process is at the records of this network namespace, and tidies up the directory. */
-async function locked<T>(work: (directory: string) => T): Promise<T> {
+async function locked<T>(work: (directory: string) => T | Promise<T>): Promise<T> {
   const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
   const lock = await takeLock(directory)
   try {
-    return work(directory)
+    return await work(directory)
   } finally {
     if (readdirSync(directory).every((name) => name === 'lock')) {
       rmSync(`${directory}/lock`)

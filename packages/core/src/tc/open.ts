@@ -1,21 +1,17 @@
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import type { Server } from 'node:net'
 import {
   Exemption,
   type Flow,
   Limit,
-  LoadError,
-  NativeError,
   type Owner,
   replyMark,
-  type Settings,
-  Splicing,
-  Steering,
+  type Splicing,
   transparentListener,
 } from '@tproxy/bpf'
 import { map, Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
-import type { Timeouts } from '../options.ts'
+import { limits, type Timeouts } from '../options.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Action, Rule, RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
@@ -28,6 +24,8 @@ import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
 import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
+import { forgetKept, keepIn } from './keep.ts'
+import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
 import { Splicer } from './splicer.ts'
@@ -56,11 +54,13 @@ export interface InterceptOptions {
    * process. Default: `splice`.
    */
   readonly carry?: 'splice' | 'relay'
+  /**
+   * Spliced connections outlive this process, however it ends, and the next one with this option in this network namespace
+   * takes them over: see `Interception.adopted`. Needs a bpf file system. Default: they end with it, by a reset.
+   */
+  readonly keepSpliced?: boolean
   readonly routing?: RoutingOptions
 }
-
-/** The kernel gives lo of every network namespace this index (LOOPBACK_IFINDEX, include/net/flow.h). */
-const lo = 1
 
 /** Descriptors for everything that is no connection: plugins, files, programs and maps. */
 const reservedFds = 256
@@ -80,6 +80,12 @@ export async function openTransport(
     throw new TproxyError('E_OPTION', 'failClosed without cgroup', {
       hint: 'name the cgroup that ends with us',
     })
+  if (options.keepSpliced === true && (options.failClosed === true || options.carry === 'relay'))
+    throw new TproxyError(
+      'E_OPTION',
+      `keepSpliced with ${options.failClosed ? 'failClosed' : "carry: 'relay'"}`,
+      { hint: 'leave out one of them' },
+    )
   const selection = options.interfaces ?? 'auto'
   const found = selectInterfaces(selection)
   if (found.length > Limit.devices)
@@ -92,13 +98,19 @@ export async function openTransport(
   const instance = await enter(routing, {
     interfaces: scope === undefined ? found.map(({ name }) => name) : [],
     ...(scope !== undefined && { cgroup: scope }),
+    keeps: options.keepSpliced === true,
   })
   undo.defer(() => instance.close())
 
   const mark = (routing.mark | (instance.number << 8)) >>> 0
-  const steering = undo.use(load(mark, scope !== undefined))
-  const { splicing, unspliced } = options.carry === 'relay' ? relayed : tryToSplice(mark)
+  const steering = undo.use(loadSteering(mark, scope !== undefined))
+  const directory = options.keepSpliced === true ? keepIn(instance.number) : undefined
+  const { splicing, unspliced } = options.carry === 'relay' ? relayed : tryToSplice(mark, directory)
   if (splicing !== undefined) undo.use(splicing)
+  if (directory !== undefined)
+    undo.defer(() => {
+      if (splicing?.pairs().next().done !== false) forgetKept(directory)
+    })
   let splicer: Splicer | undefined
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
@@ -144,8 +156,18 @@ export async function openTransport(
       it.close(),
     )
     await devices.update(found)
+    const { idleMs, halfClosedMs } = limits(options.timeouts)
     splicer =
-      splicing && undo.use(new Splicer({ splicing, ifindexOf: (name) => devices.ifindexOf(name), budget }))
+      splicing &&
+      undo.use(
+        new Splicer({
+          splicing,
+          ifindexOf: (name) => devices.ifindexOf(name),
+          budget,
+          limits: { idleMs, halfClosedMs },
+          keeps: directory !== undefined,
+        }),
+      )
     const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
     guard.hold(steering.links)
     undo.use(
@@ -173,6 +195,7 @@ export async function openTransport(
       }),
     ),
     exempt: (address) => exemption.ensure(address),
+    adopted: splicer?.adopted ?? [],
     splice: (connection, upstream, how) => splicer?.splice(connection, upstream, how) ?? unspliced,
     stop: () => steering.stopTaking(),
     close: () => acquired.disposeAsync(),
@@ -188,52 +211,15 @@ function connectionLimit(): number {
 const relayed = { splicing: undefined, unspliced: 'it was asked to be relayed' }
 
 /** A kernel that does not take these programs costs speed, and no connection. */
-function tryToSplice(mark: number): { splicing: Splicing | undefined; unspliced: string } {
+function tryToSplice(
+  mark: number,
+  directory: string | undefined,
+): { splicing: Splicing | undefined; unspliced: string } {
   try {
-    return { splicing: loadSplicing(mark), unspliced: '' }
+    return { splicing: loadSplicing({ mark, directory }), unspliced: '' }
   } catch (cause) {
     return { splicing: undefined, unspliced: reason(cause) }
   }
-}
-
-/** Loads the splice programs; nothing is attached yet. */
-export function loadSplicing(mark: number): Splicing {
-  try {
-    return Splicing.load(settingsOf(mark, false))
-  } catch (cause) {
-    throw explain(cause)
-  }
-}
-
-const settingsOf = (mark: number, scoped: boolean): Settings => ({
-  mark,
-  loIfindex: lo,
-  netns: statSync('/proc/self/ns/net').ino,
-  pidns: statSync('/proc/self/ns/pid').ino,
-  scoped: scoped ? 1 : 0,
-})
-
-/** Loads the steering programs; nothing is attached yet. */
-export function load(mark: number, scoped: boolean): Steering {
-  try {
-    return Steering.load(settingsOf(mark, scoped))
-  } catch (cause) {
-    throw explain(cause)
-  }
-}
-
-/** What the kernel's refusal means, and what to do. */
-function explain(cause: unknown): TproxyError {
-  if (cause instanceof TproxyError) return cause
-  const text = reason(cause)
-  const errno = cause instanceof LoadError || cause instanceof NativeError ? cause.errno : undefined
-  if (errno === 0) return new TproxyError('E_LIBRARY', text, { cause })
-  if (errno === 1 || errno === 13)
-    return new TproxyError('E_PRIVILEGE', text, {
-      hint: 'needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: run as root',
-      cause,
-    })
-  return new TproxyError('E_KERNEL', text, { hint: 'needs Linux 6.6 with BTF: see tproxy-run doctor', cause })
 }
 
 /** What is known of a connection besides its ends. */

@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { LogEntry, Steering } from '@tproxy/bpf'
 import { interval, map, type Observable, Subject } from 'rxjs'
-import { type Endpoint, endpoint } from '../endpoint.ts'
+import { endpointOf } from '../endpoint.ts'
 import { reason } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
 import { type CompiledRules, compile } from '../rules/compiled/compile.ts'
@@ -188,8 +188,8 @@ export class KernelRules implements Rules, Disposable {
       rule,
       action: list?.rules[rule - 1]?.action ?? list?.default ?? 'proxy',
       protocol,
-      source: toEndpoint(key.source, key.sourcePort),
-      destination: toEndpoint(key.destination, key.destinationPort),
+      source: endpointOf(key.source, key.sourcePort),
+      destination: endpointOf(key.destination, key.destinationPort),
       interface: this.#options.interfaceName(ifindex),
       bytes: length,
       process: this.#options.describe(entry),
@@ -205,9 +205,4 @@ function parentOf(path: string): string {
   let parent = path.startsWith('/') ? dirname(path) : '/'
   while (parent !== '/' && findCgroup(parent) === undefined) parent = dirname(parent)
   return `${root}${parent}`
-}
-
-function toEndpoint(bytes: Uint8Array, port: number): Endpoint {
-  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[i * 2] ?? 0) << 8) | (bytes[i * 2 + 1] ?? 0))
-  return endpoint(groups.map((group) => group.toString(16)).join(':'), port)
 }

@@ -1,29 +1,22 @@
-import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import {
   type Arming,
   type Carriage,
-  duplicate,
   type FlowKey,
   Limit,
+  type PairAddresses,
   type PairEvent,
   PairState,
-  Splicing,
-  silence,
+  type Splicing,
   Unfit,
 } from '@tproxy/bpf'
-import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
-import { reason, TproxyError } from '../errors.ts'
+import { addressBytes, type Endpoint, endpoint, endpointOf } from '../endpoint.ts'
+import { reason } from '../errors.ts'
 import type { SessionEnd } from '../session.ts'
-import type { Accepted, Splice, SpliceOptions } from '../transport.ts'
+import type { Accepted, Adopted, Splice, SpliceOptions } from '../transport.ts'
 import type { Budget } from './acceptor.ts'
-
-/** Between looks at what our sockets still hold; doubled up to a second. */
-const settleMs = 2
-
-/** A pair that has ended answers a repeated last segment for so long. */
-const lingerMs = 1_000
+import { lingerMs, Pair, settleMs } from './pair.ts'
 
 /** Every pair is looked at this often: for those that are idle, and for events that were lost. */
 const roundMs = 5_000
@@ -44,10 +37,16 @@ interface Options {
   readonly splicing: Splicing
   readonly ifindexOf: (name: string) => number | undefined
   readonly budget: Budget
+  /** Of adopted connections. */
+  readonly limits: Pick<SpliceOptions, 'idleMs' | 'halfClosedMs'>
+  /** Whether connections outlive us. */
+  readonly keeps: boolean
 }
 
 /** What runs in the kernel, and what is on its way there. */
 export class Splicer implements Disposable {
+  /** What was left by an earlier process. */
+  readonly adopted: readonly Adopted[]
   readonly #options: Options
   readonly #pairs = new Map<number, Pair>()
   /** Those whose sockets still hold something. */
@@ -66,6 +65,7 @@ export class Splicer implements Disposable {
     this.#options = options
     this.#events = options.splicing.watch((event) => this.#changed(event))
     this.#round = setInterval(() => this.#look(), roundMs).unref()
+    this.adopted = !options.keeps ? [] : this.#adoptAll()
   }
 
   /** See `Transport.splice`. */
@@ -87,6 +87,7 @@ export class Splicer implements Disposable {
     this.#serial = (this.#serial % 0xffff_ffff) + 1
     const serial = this.#serial
     const client = key(source, destination)
+    const addresses = { pair: index, serial, client, fromUpstream: key(to, from) }
     const arming: Arming = {
       pair: index,
       serial,
@@ -101,19 +102,7 @@ export class Splicer implements Disposable {
       this.#free.push(index)
       return typeof carriage === 'string' ? carriage : (reasons[carriage.unfit] ?? `${carriage.unfit}`)
     }
-    const pair = new Pair({
-      ...options,
-      index,
-      serial,
-      family: destination.family,
-      client,
-      fromUpstream: key(to, from),
-      sockets: [socket, towards],
-      splicing: this.#options.splicing,
-      budget: this.#options.budget,
-      over: () => this.#over(pair),
-    })
-    this.#pairs.set(index, pair)
+    const pair = this.#add(addresses, destination.family, [socket, towards], options)
     // After the caller has heard of it.
     if (carriage.state === PairState.spliced) {
       pair.settled = true
@@ -126,8 +115,80 @@ export class Splicer implements Disposable {
     clearInterval(this.#round)
     clearTimeout(this.#settleTimer)
     this.#events.close()
-    for (const pair of this.#pairs.values()) pair.abort({ how: 'aborted' })
+    for (const pair of this.#pairs.values()) {
+      pair.leave()
+      pair.abort({ how: 'aborted' })
+      pair.close()
+      if (!pair.isLeft) pair.forget()
+    }
     clearTimeout(this.#lingerTimer)
+  }
+
+  #add(
+    addresses: PairAddresses,
+    family: 4 | 6,
+    sockets: readonly [Socket, Socket] | undefined,
+    options: SpliceOptions,
+  ): Pair {
+    const { splicing, budget, keeps } = this.#options
+    const pair = new Pair({
+      ...options,
+      addresses,
+      family,
+      sockets,
+      splicing,
+      budget,
+      keeps,
+      over: () => this.#over(pair),
+    })
+    this.#pairs.set(addresses.pair, pair)
+    return pair
+  }
+
+  #adoptAll(): Adopted[] {
+    const found = [...this.#options.splicing.pairs()]
+    const adopted = found.flatMap((addresses) => this.#adopt(addresses) ?? [])
+    for (const { pair, serial } of found) {
+      this.#used = Math.max(this.#used, pair + 1)
+      this.#serial = Math.max(this.#serial, serial)
+    }
+    for (let index = 0; index < this.#used; index++) if (!this.#pairs.has(index)) this.#free.push(index)
+    return adopted
+  }
+
+  #adopt(addresses: PairAddresses): Adopted | undefined {
+    const { splicing, limits } = this.#options
+    const { client, fromUpstream } = addresses
+    const destination = endpointOf(client.destination, client.destinationPort)
+    const { state } = splicing.settle(addresses.pair, addresses.serial)
+    if (state !== PairState.spliced && state !== PairState.carried) {
+      splicing.forget(addresses)
+      return undefined
+    }
+    const { promise: ended, resolve } = Promise.withResolvers<SessionEnd>()
+    const pair = this.#add(addresses, destination.family, undefined, {
+      ...limits,
+      silent: () => {},
+      ended: resolve,
+    })
+    // What its process still had to relay is lost.
+    if (state === PairState.carried) {
+      pair.abort({ how: 'aborted' })
+      return undefined
+    }
+    return {
+      source: endpointOf(client.source, client.sourcePort),
+      destination,
+      upstream: endpointOf(fromUpstream.source, fromUpstream.sourcePort),
+      get bytes() {
+        return pair.bytes
+      },
+      get lasts() {
+        return !pair.isOver
+      },
+      abort: (end) => pair.abort(end),
+      ended,
+    }
   }
 
   /** What the kernel cannot do for lack of memory, the relay can. */
@@ -184,163 +245,6 @@ export class Splicer implements Disposable {
     for (const pair of this.#pairs.values())
       pair.update(this.#options.splicing.settle(pair.index, pair.serial))
   }
-}
-
-interface PairOptions extends SpliceOptions {
-  readonly index: number
-  readonly serial: number
-  readonly family: 4 | 6
-  readonly client: FlowKey
-  readonly fromUpstream: FlowKey
-  readonly sockets: readonly [towardsClient: Socket, towardsUpstream: Socket]
-  readonly splicing: Splicing
-  readonly budget: Budget
-  readonly over: () => void
-}
-
-/** One spliced connection. */
-class Pair implements Splice {
-  readonly index: number
-  readonly serial: number
-  settled = false
-  readonly #options: Omit<PairOptions, 'sockets' | keyof SpliceOptions>
-  readonly #limits: { readonly idleMs: number; readonly halfClosedMs: number }
-  /** What is not needed any more is let go: the pair itself may live long. */
-  #sockets: readonly [Socket, Socket] | undefined
-  #silent: (() => void) | undefined
-  #ended: ((end: SessionEnd) => void) | undefined
-  /** Holds the port of our connection to the upstream. */
-  #held: number | undefined
-  #carriage: Carriage | undefined
-  #isOver = false
-  #nextLook = 0
-  #interval = settleMs
-
-  constructor({ sockets, silent, ended, idleMs, halfClosedMs, ...options }: PairOptions) {
-    this.#options = options
-    this.#limits = { idleMs, halfClosedMs }
-    this.#sockets = sockets
-    this.#silent = silent
-    this.#ended = ended
-    this.index = options.index
-    this.serial = options.serial
-  }
-
-  get bytes(): { sent: number; received: number } {
-    const { splicing } = this.#options
-    if (!this.#isOver) this.#carriage = splicing.settle(this.index, this.serial)
-    return { sent: Number(this.#carriage?.sent ?? 0), received: Number(this.#carriage?.received ?? 0) }
-  }
-
-  get isSilent(): boolean {
-    return this.#sockets === undefined
-  }
-
-  /** Whether it is time to look whether our sockets have done their work. */
-  due(now: number): boolean {
-    if (now < this.#nextLook) return false
-    this.#nextLook = now + this.#interval
-    this.#interval = Math.min(this.#interval * 2, 1000)
-    return true
-  }
-
-  update(carriage: Carriage): void {
-    if (this.#isOver) return
-    this.#carriage = carriage
-    const { idleMs, halfClosedMs } = this.#limits
-    const idle = Number(carriage.idleNs) / 1e6
-    const limit = carriage.half ? halfClosedMs : idleMs
-    switch (carriage.state) {
-      case PairState.spliced:
-        this.silence()
-        // It gave up without a word, as after its last retransmission.
-        if (carriage.alone && idle > lingerMs) this.#end({ how: 'reset', by: 'client' })
-        else if (limit > 0 && idle > limit)
-          this.abort({ how: 'timeout', error: new TproxyError('E_TIMEOUT', `idle for ${limit} ms`) })
-        break
-      case PairState.closed:
-        this.#end({ how: 'closed' })
-        break
-      case PairState.reset:
-        this.#end({ how: 'reset', by: carriage.by === 0 ? 'client' : 'upstream' })
-        break
-      case PairState.unfit:
-        this.release()
-    }
-  }
-
-  /** Closes our sockets without a word; the one to the upstream keeps its port. */
-  silence(): void {
-    if (this.#sockets === undefined || this.#isOver) return
-    const [towardsClient, towardsUpstream] = this.#sockets
-    this.#sockets = undefined
-    this.#silent?.()
-    this.#silent = undefined
-    const fd = descriptor(towardsUpstream)
-    if (fd !== undefined) {
-      silence(fd)
-      this.#held = tryDuplicate(fd)
-      if (this.#held !== undefined) this.#options.budget.open += held
-    }
-    close(towardsClient)
-    towardsUpstream.destroy()
-  }
-
-  abort(end: SessionEnd): void {
-    if (this.#isOver) return
-    const { splicing, family } = this.#options
-    this.#carriage = splicing.settle(this.index, this.serial)
-    splicing.sever(this.index, this.serial, family)
-    this.#end(end)
-  }
-
-  release(): void {
-    if (this.#isOver) return
-    this.#isOver = true
-    this.#sockets = undefined
-    this.#options.over()
-  }
-
-  forget(): void {
-    const { splicing, client, fromUpstream } = this.#options
-    splicing.forget(this.index, client, fromUpstream)
-  }
-
-  #end(end: SessionEnd): void {
-    this.silence()
-    this.release()
-    if (this.#held !== undefined) {
-      closeSync(this.#held)
-      this.#options.budget.open -= held
-    }
-    this.#held = undefined
-    this.#ended?.(end)
-    this.#ended = undefined
-  }
-}
-
-/** Of a connection's two descriptors, a spliced one keeps one. */
-const held = 0.5
-
-/** Without a descriptor left, its port may be taken again: better than to lose the connection. */
-function tryDuplicate(fd: number): number | undefined {
-  try {
-    return duplicate(fd)
-  } catch {
-    return undefined
-  }
-}
-
-function close(socket: Socket): void {
-  const fd = descriptor(socket)
-  if (fd !== undefined) silence(fd)
-  socket.destroy()
-}
-
-/** undefined once it is closed: the number may belong to another by now. */
-function descriptor(socket: Socket): number | undefined {
-  const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
-  return handle !== null && handle.fd >= 0 ? handle.fd : undefined
 }
 
 function ends(socket: Socket, side: 'local' | 'remote'): Endpoint | undefined {
