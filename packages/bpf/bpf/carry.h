@@ -7,9 +7,6 @@
 #include "kernel.h"
 #include "segment.h"
 
-/* A slot that no interface has: for the copy of an ACK that our socket gets. */
-#define MARK_COPY (settings.mark | MARK_SLOT)
-
 /* Under the lock, or `settle` might find the pair spliced after its end. */
 static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_state state)
 {
@@ -56,42 +53,73 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	}
 }
 
-static __always_inline long set_ack(struct __sk_buff *skb, const struct segment *segment,
-				    __u32 from, __u32 to)
-{
-	__be32 old = bpf_htonl(from), new = bpf_htonl(to);
+/* Sequence number and acknowledgement, as they stand in a TCP header. */
+struct numbers {
+	__be32 seq;
+	__be32 ack;
+};
 
-	return bpf_skb_store_bytes(skb, segment->transport + offsetof(struct tcphdr, ack_seq), &new,
-				   4, 0) ||
-	       bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), old,
-				   new, 4);
+static __always_inline long renumber(struct __sk_buff *skb, const struct segment *segment,
+				     const struct numbers *old, const struct numbers *new)
+{
+	__s64 sum = bpf_csum_diff((__be32 *)old, sizeof(*old), (__be32 *)new, sizeof(*new), 0);
+
+	return bpf_skb_store_bytes(skb, segment->transport + offsetof(struct tcphdr, seq), new,
+				   sizeof(*new), 0) ||
+	       bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0, sum,
+				   0);
+}
+
+/*
+ * Has a segment of our socket acknowledge what the other end has taken by now. With an old number
+ * its timestamp would not be taken either (tcp_ack() of net/ipv4/tcp_input.c), and an answer with
+ * the timestamp before makes our socket believe, each time, that it need not have sent again
+ * (Eifel, RFC 3522): under loss it then repeats one segment per timeout.
+ */
+static __noinline long catch_up(struct __sk_buff *skb, const struct pair *pair, __u32 way,
+				__u32 network)
+{
+	const struct way *back = &pair->ways[!(way & 1)];
+	__u32 acked = back->acked - back->delta;
+	struct segment segment;
+	struct numbers old, new;
+
+	if (!read_segment(skb, network, &segment, NULL) || !(segment.flags & TCP_ACK) ||
+	    !after(acked, segment.ack))
+		return 0;
+	old = (struct numbers){bpf_htonl(segment.seq), bpf_htonl(segment.ack)};
+	new = (struct numbers){bpf_htonl(segment.seq), bpf_htonl(acked)};
+	return renumber(skb, &segment, &old, &new);
 }
 
 /*
  * Lets our socket have an ACK as well, which it may wait for before it sends more. It would not
- * take one for what it has not sent, of which others may have brought a copy.
+ * take one for what it has not sent, of which others may have brought a copy; nor one from beyond
+ * its window, where its peer is when what it sends since has gone to the other end.
  */
 static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, __u32 way,
 				const struct segment *segment, __u64 ingress)
 {
 	struct bpf_sock *sk = sender(skb, &pair->to[!(way & 1)], pair->v6);
+	struct numbers own = {bpf_htonl(segment->seq), bpf_htonl(segment->ack)}, copy = own;
 	struct tcp_sock *tcp;
-	__u32 mark = skb->mark, sent = segment->ack;
+	__u32 mark = skb->mark;
 
 	if (!sk)
 		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
-	if (tcp)
-		sent = tcp->snd_nxt;
+	if (tcp) {
+		copy.seq = bpf_htonl(tcp->rcv_nxt);
+		if (after(segment->ack, tcp->snd_nxt))
+			copy.ack = bpf_htonl(tcp->snd_nxt);
+	}
 	bpf_sk_release(sk);
-	if (after(segment->ack, sent) && set_ack(skb, segment, segment->ack, sent))
+	if (renumber(skb, segment, &own, &copy))
 		return -1;
 	skb->mark = MARK_COPY;
 	bpf_clone_redirect(skb, skb->ifindex, ingress);
 	skb->mark = mark;
-	if (after(segment->ack, sent))
-		return set_ack(skb, segment, sent, segment->ack);
-	return 0;
+	return renumber(skb, segment, &copy, &own);
 }
 
 /* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */

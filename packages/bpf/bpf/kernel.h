@@ -55,6 +55,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 snd_nxt;
 	__u32 snd_una;
+	__u32 snd_wnd;
 	struct tcp_options_received rx_opt;
 	void *md5sig_info;
 	void *ao_info;

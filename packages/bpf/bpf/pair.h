@@ -8,6 +8,9 @@
 /* Constant from load on. */
 const volatile struct settings settings SEC(".rodata.settings");
 
+/* A slot that no interface has: for the copy of an ACK that our socket gets. */
+#define MARK_COPY (settings.mark | MARK_SLOT)
+
 /* One direction of a pair. Sequence numbers are those of whom the bytes come from. */
 struct way {
 	__u32 first;	   /* of the first byte that is carried */

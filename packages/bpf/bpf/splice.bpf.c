@@ -46,7 +46,8 @@ static __always_inline struct pair *pair_of_leg(const struct flow_key *key, __u3
 }
 
 /* A packet of a socket of ours: what it says is out of date once the ends talk to each other. */
-static __always_inline int stand_in(struct pair *pair)
+static __always_inline int stand_in(struct __sk_buff *skb, struct pair *pair, __u32 way,
+				    __u32 network)
 {
 	__u32 state;
 
@@ -55,6 +56,8 @@ static __always_inline int stand_in(struct pair *pair)
 	bpf_spin_unlock(&pair->lock);
 	if (state >= PAIR_SPLICED && state != PAIR_UNFIT)
 		return because(SPLICE_SILENCED, TC_ACT_SHOT);
+	if (state == PAIR_CARRIED && catch_up(skb, pair, way, network))
+		return because(SPLICE_DROPPED, TC_ACT_SHOT);
 	return NEXT;
 }
 
@@ -177,7 +180,7 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 		if (!pair)
 			return NEXT;
 		if (member->role == ROLE_STAND_IN)
-			return stand_in(pair);
+			return stand_in(skb, pair, member->way, network);
 		/* What takes its way to another next hop comes by here again. */
 		returns = way == WAY_UP && !pair->plain_path;
 		if (!read_segment(skb, network, &segment, returns ? &key : NULL))

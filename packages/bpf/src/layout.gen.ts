@@ -444,14 +444,15 @@ export const Unfit = {
 export const SpliceCounter = {
   carried: 0,
   copied: 1,
-  left: 2,
-  silenced: 3,
-  severed: 4,
-  stale: 5,
-  unreadable: 6,
-  dropped: 7,
-  eventLost: 8,
-  max: 9,
+  told: 2,
+  left: 3,
+  silenced: 4,
+  severed: 5,
+  stale: 6,
+  unreadable: 7,
+  dropped: 8,
+  eventLost: 9,
+  max: 10,
 } as const
 
 export interface Arming {

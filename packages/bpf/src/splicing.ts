@@ -32,6 +32,9 @@ const frame = 14
 /** All that the programs know of pairs. */
 const pairMaps = ['pairs', 'legs', 'members', 'hooked'] as const
 
+/** Of the frame that a program is run on, which may become a segment. */
+const etherType = { 4: 0x0800, 6: 0x86dd } as const
+
 /** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
 const skb = { size: 192, cb: 48 } as const
 
@@ -52,8 +55,6 @@ export class Splicing implements Disposable {
   private constructor(object: LoadedObject, directory: string | undefined) {
     this.#object = object
     this.#directory = directory
-    // An IPv4 frame, as far as the kernel looks.
-    this.#question.writeUInt16BE(0x0800, frame - 2)
   }
 
   /**
@@ -104,12 +105,14 @@ export class Splicing implements Disposable {
 
   /** Has the kernel carry two connections as one, if it can. About 5 µs. */
   arm(arming: Arming): Carriage {
+    this.#question.writeUInt16BE(etherType[4], frame - 2)
     writeArming(this.#question, arming, frame)
     return this.#run('arm')
   }
 
   /** How a pair is doing; silences our sockets when nothing is left for them to do. About 2 µs. */
-  settle(pair: number, serial: number): Carriage {
+  settle(pair: number, serial: number, family: 4 | 6): Carriage {
+    this.#question.writeUInt16BE(etherType[family], frame - 2)
     this.#question.writeUInt32LE(pair, frame)
     this.#question.writeUInt32LE(serial, frame + 4)
     return this.#run('settle')
@@ -118,7 +121,7 @@ export class Splicing implements Disposable {
   /** Resets both ends of a pair. */
   sever(pair: number, serial: number, family: 4 | 6): void {
     const packet = Buffer.alloc(frame + (family === 6 ? 40 : 20) + 20)
-    packet.writeUInt16BE(family === 6 ? 0x86dd : 0x0800, frame - 2)
+    packet.writeUInt16BE(etherType[family], frame - 2)
     const context = Buffer.alloc(skb.size)
     context.writeUInt32LE(pair, skb.cb)
     context.writeUInt32LE(serial, skb.cb + 4)

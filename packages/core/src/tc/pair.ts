@@ -14,7 +14,7 @@ import type { SessionEnd } from '../session.ts'
 import type { Splice, SpliceOptions } from '../transport.ts'
 import type { Budget } from './acceptor.ts'
 
-/** Between looks at what our sockets still hold; doubled up to a second. */
+/** Between looks at what our sockets still hold; doubled up to a quarter of a second. */
 export const settleMs = 2
 
 /** A pair that has ended answers a repeated last segment for so long. */
@@ -36,6 +36,7 @@ export interface PairOptions extends SpliceOptions {
 export class Pair implements Splice {
   readonly index: number
   readonly serial: number
+  readonly family: 4 | 6
   settled = false
   readonly #options: Omit<PairOptions, 'sockets' | keyof SpliceOptions>
   readonly #limits: { readonly idleMs: number; readonly halfClosedMs: number }
@@ -59,6 +60,7 @@ export class Pair implements Splice {
     this.#ended = ended
     this.index = options.addresses.pair
     this.serial = options.addresses.serial
+    this.family = options.family
     if (sockets === undefined) this.#adopt()
   }
 
@@ -69,7 +71,7 @@ export class Pair implements Splice {
 
   get bytes(): { sent: number; received: number } {
     const { splicing } = this.#options
-    if (!this.#isOver) this.#carriage = splicing.settle(this.index, this.serial)
+    if (!this.#isOver) this.#carriage = splicing.settle(this.index, this.serial, this.family)
     return { sent: Number(this.#carriage?.sent ?? 0), received: Number(this.#carriage?.received ?? 0) }
   }
 
@@ -85,7 +87,7 @@ export class Pair implements Splice {
   due(now: number): boolean {
     if (now < this.#nextLook) return false
     this.#nextLook = now + this.#interval
-    this.#interval = Math.min(this.#interval * 2, 1000)
+    this.#interval = Math.min(this.#interval * 2, 256)
     return true
   }
 
@@ -134,7 +136,7 @@ export class Pair implements Splice {
   abort(end: SessionEnd): void {
     if (this.#isOver) return
     const { splicing, family } = this.#options
-    this.#carriage = splicing.settle(this.index, this.serial)
+    this.#carriage = splicing.settle(this.index, this.serial, this.family)
     splicing.sever(this.index, this.serial, family)
     this.#end(end)
   }
@@ -148,7 +150,7 @@ export class Pair implements Splice {
 
   leave(): void {
     if (this.#isOver || !this.isSilent || !this.#options.keeps) return
-    this.#carriage = this.#options.splicing.settle(this.index, this.serial)
+    this.#carriage = this.#options.splicing.settle(this.index, this.serial, this.family)
     if (this.#carriage.state !== PairState.spliced) return
     this.#isOver = true
     this.#isLeft = true

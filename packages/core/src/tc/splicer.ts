@@ -160,7 +160,7 @@ export class Splicer implements Disposable {
     const { splicing, limits } = this.#options
     const { client, fromUpstream } = addresses
     const destination = endpointOf(client.destination, client.destinationPort)
-    const { state } = splicing.settle(addresses.pair, addresses.serial)
+    const { state } = splicing.settle(addresses.pair, addresses.serial, destination.family)
     if (state !== PairState.spliced && state !== PairState.carried) {
       splicing.forget(addresses)
       return undefined
@@ -222,7 +222,7 @@ export class Splicer implements Disposable {
     const pair = this.#pairs.get(index)
     if (pair?.serial !== serial) return
     if (state === PairState.carried) this.#settle(pair)
-    else pair.update(this.#options.splicing.settle(index, serial))
+    else pair.update(this.#options.splicing.settle(index, serial, pair.family))
   }
 
   #settle(pair: Pair): void {
@@ -235,7 +235,7 @@ export class Splicer implements Disposable {
     const now = performance.now()
     for (const pair of this.#settling)
       if (pair.due(now)) {
-        pair.update(this.#options.splicing.settle(pair.index, pair.serial))
+        pair.update(this.#options.splicing.settle(pair.index, pair.serial, pair.family))
         if (pair.isSilent) this.#settling.delete(pair)
       }
     if (this.#settling.size > 0) this.#settleTimer = setTimeout(() => this.#settleAll(), settleMs)
@@ -243,7 +243,7 @@ export class Splicer implements Disposable {
 
   #look(): void {
     for (const pair of this.#pairs.values())
-      pair.update(this.#options.splicing.settle(pair.index, pair.serial))
+      pair.update(this.#options.splicing.settle(pair.index, pair.serial, pair.family))
   }
 }
 

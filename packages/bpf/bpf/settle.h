@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Our sockets fall silent when nothing is left for them to do. Run by the process. */
+#ifndef TPROXY_SETTLE_H
+#define TPROXY_SETTLE_H
+
+#include "ends.h"
+#include "forge.h"
+#include "kernel.h"
+
+/* RCV_SHUTDOWN of include/net/sock.h. */
+#define RECEIVE_SHUTDOWN 1
+
+/* Answers of the programs that the process runs. */
+enum { DONE = 0, FAILED = 1 };
+
+/* What one end of a way has taken and the other has not had yet is still the process's to deliver.
+ */
+static __always_inline bool delivered(const struct way *way, const struct tcp_sock *from,
+				      const struct tcp_sock *to)
+{
+	__u32 acked = after(way->acked, to->snd_una) ? way->acked : to->snd_una;
+
+	return from->copied_seq == from->rcv_nxt &&
+	       from->copied_seq + way->delta == to->write_seq && !after(to->write_seq, acked);
+}
+
+/* A FIN that was on its way to our socket when the pair was armed was relayed, and not seen. */
+static __always_inline void note_end(struct way *way, const struct tcp_sock *from)
+{
+	if (!(((const struct sock *)from)->sk_shutdown & RECEIVE_SHUTDOWN) || way->ended)
+		return;
+	way->ended = 1;
+	way->finished = 1;
+	way->fin = from->rcv_nxt;
+}
+
+/* Silences our sockets if they have nothing left to do. */
+static __always_inline void silence(struct pair *pair, const struct tcp_sock *towards_client,
+				    const struct tcp_sock *towards_upstream)
+{
+	bpf_spin_lock(&pair->lock);
+	if (pair->state == PAIR_CARRIED &&
+	    delivered(&pair->ways[WAY_UP], towards_client, towards_upstream) &&
+	    delivered(&pair->ways[WAY_DOWN], towards_upstream, towards_client)) {
+		pair->state = PAIR_SPLICED;
+		note_end(&pair->ways[WAY_UP], towards_client);
+		note_end(&pair->ways[WAY_DOWN], towards_upstream);
+	}
+	bpf_spin_unlock(&pair->lock);
+}
+
+/* Where the question begins, and the answer: the kernel wants a frame. */
+#define FRAME ETH_HLEN
+
+static __always_inline int answer(struct __sk_buff *skb, const struct carriage *carriage)
+{
+	return bpf_skb_store_bytes(skb, FRAME, carriage, sizeof(*carriage), 0) ? FAILED : DONE;
+}
+
+static __always_inline int unfit(struct __sk_buff *skb, enum unfit why)
+{
+	struct carriage carriage = {.state = PAIR_UNFIT, .unfit = why};
+
+	return answer(skb, &carriage);
+}
+
+static __always_inline void report(struct carriage *carriage, const struct pair *pair)
+{
+	carriage->state = pair->state;
+	carriage->by = pair->by;
+	carriage->sent = pair->ways[WAY_UP].carried;
+	carriage->received = pair->ways[WAY_DOWN].carried;
+	carriage->half = pair->ways[WAY_UP].ended || pair->ways[WAY_DOWN].ended;
+	carriage->idle_ns = bpf_ktime_get_coarse_ns() - pair->seen;
+}
+
+/*
+ * Tells our socket what the final receiver has acknowledged by segments with payload, of which it
+ * gets no copy: it would go on sending that, and wait for room to send the rest. What may be sent
+ * ends where it ended.
+ */
+static __always_inline void acknowledge(struct __sk_buff *skb, struct pair *pair, __u32 way,
+					const struct tcp_sock *to)
+{
+	__u32 acked = pair->ways[way].acked, una = to->snd_una, window = to->snd_wnd;
+	__u32 ifindex = way == WAY_UP ? pair->upstream_ifindex : settings.lo_ifindex;
+	struct tcphdr header = {.ack = 1, .seq = bpf_htonl(to->rcv_nxt)};
+	__u8 mac[ETH_ALEN] = {};
+	struct flow_key key;
+	struct device *device;
+
+	if (after(acked, to->snd_nxt))
+		acked = to->snd_nxt;
+	if (!after(acked, una))
+		return;
+	window = window > acked - una ? window - (acked - una) : 0;
+	window >>= BPF_CORE_READ_BITFIELD(to, rx_opt.snd_wscale);
+	header.window = bpf_htons(window < 0xffff ? window : 0xffff);
+	header.ack_seq = bpf_htonl(acked);
+	device = bpf_map_lookup_elem(&hooked, &ifindex);
+	if (device)
+		__builtin_memcpy(mac, device->mac, sizeof(mac));
+	reverse(&key, &pair->to[way]);
+	if (write_segment(skb, &key, pair->v6, mac, &header))
+		return;
+	/* Over lo, an upstream's segment needs no mark; to an accepted socket, the way leads by
+	 * one. */
+	skb->mark = ifindex == settings.lo_ifindex && way == WAY_UP ? 0 : MARK_COPY;
+	bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS);
+	because(SPLICE_TOLD, 0);
+}
+
+/* Run by the process, on a frame with the beginning of a struct arming: silences our sockets if
+ * nothing is left for them to do, and answers with a struct carriage. */
+SEC("tc")
+int settle(struct __sk_buff *skb)
+{
+	struct bpf_sock *client, *a, *b;
+	struct tcp_sock *a_tcp, *b_tcp;
+	struct carriage carriage = {};
+	__u32 request[2]; /* pair and serial */
+	struct pair *pair;
+
+	if (bpf_skb_load_bytes(skb, FRAME, request, sizeof(request)))
+		return FAILED;
+	pair = bpf_map_lookup_elem(&pairs, &request[0]);
+	if (!pair || pair->serial != request[1])
+		return unfit(skb, UNFIT_GONE);
+	if (pair->state == PAIR_CARRIED) {
+		a = sender(skb, &pair->to[WAY_DOWN], pair->v6);
+		b = sender(skb, &pair->to[WAY_UP], pair->v6);
+		if (a && b) {
+			a_tcp = bpf_skc_to_tcp_sock(a);
+			b_tcp = bpf_skc_to_tcp_sock(b);
+			if (a_tcp && b_tcp) {
+				acknowledge(skb, pair, WAY_UP, b_tcp);
+				acknowledge(skb, pair, WAY_DOWN, a_tcp);
+				silence(pair, a_tcp, b_tcp);
+			}
+		}
+		if (a)
+			bpf_sk_release(a);
+		if (b)
+			bpf_sk_release(b);
+	}
+	client = receiver(skb, &pair->to[WAY_DOWN], pair->v6);
+	carriage.alone = !client;
+	if (client)
+		bpf_sk_release(client);
+	report(&carriage, pair);
+	return answer(skb, &carriage);
+}
+
+#endif
