@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import { microsocks } from './rig/servers.ts'
+import { endFrom } from './rig/sessions.ts'
 import { stateOf } from './rig/state.ts'
 import { addresses, World } from './rig/world.ts'
 
@@ -51,6 +52,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     // What is new is as ever.
     const fresh = await dial(world.client, [origin, 7], { echo: MB })
     expect(fresh).toMatchObject({ end: 'closed', received: MB, equal: true })
+    expect(await endFrom(second, fresh.port)).toMatchObject({ how: 'closed', carried: 'splice' })
     expect(await second.stop()).toMatchObject({ code: 0, stderr: '' })
     expect(await stateOf(world.client)).toEqual(before)
     expect(await tree()).toBe('')
@@ -133,6 +135,7 @@ test('a start that does not keep lets them finish, and so does one with other ma
   expect(await last.release()).toMatchObject({ end: 'closed', received: MB, equal: true })
   const fresh = await dial(world.client, [addresses[4].origin, 7], { echo: MB })
   expect(fresh).toMatchObject({ end: 'closed', received: MB, equal: true })
+  expect(await endFrom(third, fresh.port)).toMatchObject({ how: 'closed', carried: 'splice' })
   expect(await third.stop()).toMatchObject({ code: 0, stderr: '' })
   await world.run(['clean']).exited
   expect(await tree()).toBe('')

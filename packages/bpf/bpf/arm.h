@@ -96,6 +96,8 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	up->shrink = BPF_CORE_READ_BITFIELD(a, rx_opt.rcv_wscale);
 	up->acked = b->snd_una;
 	down->acked = a->snd_una;
+	up->edge = b->snd_una + b->snd_wnd;
+	down->edge = a->snd_una + a->snd_wnd;
 	up->carried = down->carried = 0;
 	up->ended = up->finished = down->ended = down->finished = 0;
 	pair->seen = bpf_ktime_get_coarse_ns();

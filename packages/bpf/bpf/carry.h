@@ -22,7 +22,7 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 {
 	struct way *this = &pair->ways[way & 1], *back = &pair->ways[!(way & 1)];
 	__u32 end = segment->seq + segment->payload;
-	__u32 acked = segment->ack - back->delta;
+	__u32 acked = segment->ack - back->delta, edge;
 	__s32 ahead;
 
 	pair->seen = bpf_ktime_get_coarse_ns();
@@ -45,6 +45,9 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 		return;
 	if (after(segment->ack, back->acked))
 		back->acked = segment->ack;
+	edge = segment->ack + ((__u32)segment->window << back->grow);
+	if (after(edge, back->edge))
+		back->edge = edge;
 	if (back->ended && !back->finished && !after(back->fin, acked)) {
 		back->finished = 1;
 		if (this->finished) {
@@ -53,43 +56,63 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	}
 }
 
-/* Sequence number and acknowledgement, as they stand in a TCP header. */
-struct numbers {
-	__be32 seq;
-	__be32 ack;
+/* What a TCP header says of both ways. */
+struct claims {
+	__u32 seq;
+	__u32 ack;
+	__u16 window;
 };
 
-static __always_inline long renumber(struct __sk_buff *skb, const struct segment *segment,
-				     const struct numbers *old, const struct numbers *new)
+static __always_inline long restate(struct __sk_buff *skb, const struct segment *segment,
+				    const struct claims *from, const struct claims *to)
 {
-	__s64 sum = bpf_csum_diff((__be32 *)old, sizeof(*old), (__be32 *)new, sizeof(*new), 0);
+	__u32 at = segment->transport, check = at + offsetof(struct tcphdr, check);
+	__be32 old[2] = {bpf_htonl(from->seq), bpf_htonl(from->ack)};
+	__be32 new[2] = {bpf_htonl(to->seq), bpf_htonl(to->ack)};
+	__be16 window = bpf_htons(to->window);
+	__s64 sum = bpf_csum_diff(old, sizeof(old), new, sizeof(new), 0);
 
-	return bpf_skb_store_bytes(skb, segment->transport + offsetof(struct tcphdr, seq), new,
-				   sizeof(*new), 0) ||
-	       bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0, sum,
-				   0);
+	return bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, seq), new, sizeof(new), 0) ||
+	       bpf_skb_store_bytes(skb, at + offsetof(struct tcphdr, window), &window, 2, 0) ||
+	       bpf_l4_csum_replace(skb, check, 0, sum, 0) ||
+	       bpf_l4_csum_replace(skb, check, bpf_htons(from->window), window, 2);
+}
+
+static __always_inline struct claims claims_of(const struct segment *segment)
+{
+	return (struct claims){segment->seq, segment->ack, segment->window};
 }
 
 /*
- * Has a segment of our socket acknowledge what the other end has taken by now. With an old number
- * its timestamp would not be taken either (tcp_ack() of net/ipv4/tcp_input.c), and an answer with
- * the timestamp before makes our socket believe, each time, that it need not have sent again
- * (Eifel, RFC 3522): under loss it then repeats one segment per timeout.
+ * Has a segment of our socket say what holds by now.
+ *
+ * It acknowledges what the other end has taken. With an old number its timestamp would not be taken
+ * either (tcp_ack() of net/ipv4/tcp_input.c), and an answer with the timestamp before makes our
+ * socket believe, each time, that it need not have sent again (Eifel, RFC 3522): under loss it
+ * would repeat one segment per timeout.
+ *
+ * It lets in no more than the other end does. What goes beyond that is lost, and only timeouts
+ * bring it back.
  */
 static __noinline long catch_up(struct __sk_buff *skb, const struct pair *pair, __u32 way,
 				__u32 network)
 {
 	const struct way *back = &pair->ways[!(way & 1)];
-	__u32 acked = back->acked - back->delta;
+	__u32 acked = back->acked - back->delta, edge = back->edge - back->delta, room;
 	struct segment segment;
-	struct numbers old, new;
+	struct claims own, now;
 
-	if (!read_segment(skb, network, &segment, NULL) || !(segment.flags & TCP_ACK) ||
-	    !after(acked, segment.ack))
+	if (!read_segment(skb, network, &segment, NULL) || !(segment.flags & TCP_ACK))
 		return 0;
-	old = (struct numbers){bpf_htonl(segment.seq), bpf_htonl(segment.ack)};
-	new = (struct numbers){bpf_htonl(segment.seq), bpf_htonl(acked)};
-	return renumber(skb, &segment, &old, &new);
+	own = now = claims_of(&segment);
+	if (after(acked, now.ack))
+		now.ack = acked;
+	room = after(edge, now.ack) ? (edge - now.ack) >> back->shrink : 0;
+	if (room < now.window)
+		now.window = room;
+	if (now.ack == own.ack && now.window == own.window)
+		return 0;
+	return restate(skb, &segment, &own, &now);
 }
 
 /*
@@ -101,7 +124,7 @@ static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, 
 				const struct segment *segment, __u64 ingress)
 {
 	struct bpf_sock *sk = sender(skb, &pair->to[!(way & 1)], pair->v6);
-	struct numbers own = {bpf_htonl(segment->seq), bpf_htonl(segment->ack)}, copy = own;
+	struct claims own = claims_of(segment), copy = own;
 	struct tcp_sock *tcp;
 	__u32 mark = skb->mark;
 
@@ -109,17 +132,17 @@ static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, 
 		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
-		copy.seq = bpf_htonl(tcp->rcv_nxt);
+		copy.seq = tcp->rcv_nxt;
 		if (after(segment->ack, tcp->snd_nxt))
-			copy.ack = bpf_htonl(tcp->snd_nxt);
+			copy.ack = tcp->snd_nxt;
 	}
 	bpf_sk_release(sk);
-	if (renumber(skb, segment, &own, &copy))
+	if (restate(skb, segment, &own, &copy))
 		return -1;
 	skb->mark = MARK_COPY;
 	bpf_clone_redirect(skb, skb->ifindex, ingress);
 	skb->mark = mark;
-	return renumber(skb, segment, &copy, &own);
+	return restate(skb, segment, &copy, &own);
 }
 
 /* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */

@@ -17,6 +17,7 @@ struct way {
 	__u32 delta;	   /* added, it becomes what the receiver expects */
 	__u32 clock_delta; /* the same for timestamps */
 	__u32 acked;	   /* what the final receiver has acknowledged, in its own numbers */
+	__u32 edge;	   /* up to where it takes bytes, in the same */
 	__u32 fin;	   /* behind its FIN, when ended */
 	__u8 ended;
 	__u8 finished; /* the FIN was acknowledged */

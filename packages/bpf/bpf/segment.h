@@ -13,6 +13,7 @@ struct segment {
 	__u32 end; /* seq and all that it occupies: payload, SYN and FIN */
 	__u32 ack;
 	__u32 payload;
+	__u16 window;
 	__u8 flags;
 	__u8 words; /* of the TCP header */
 };
@@ -99,6 +100,7 @@ static __always_inline bool read_segment(struct __sk_buff *skb, __u32 network,
 	segment->flags = ((__u8 *)tcp)[13];
 	segment->seq = bpf_ntohl(tcp->seq);
 	segment->ack = bpf_ntohl(tcp->ack_seq);
+	segment->window = bpf_ntohs(tcp->window);
 	if (segment->words < 5 || length < segment->words * 4)
 		return false;
 	segment->payload = length - segment->words * 4;
