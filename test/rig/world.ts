@@ -69,8 +69,7 @@ export class World implements AsyncDisposable {
       ip route add default via 198.51.100.129 dev wan1 metric 1000
       ip -6 route add default via 2001:db8:1::1
       ip -6 route add default via 2001:db8:3::1 dev wan1 metric 2000`)
-    const origin = stack.use(internet.spawn(node, [path('./origin.ts')]))
-    await origin.until((program) => program.stdout.includes('ready'), 'the origin to be ready')
+    const origin = stack.use(await startOrigin(internet))
     return new World(client, internet, origin, stack.move())
   }
 
@@ -114,6 +113,13 @@ export class World implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+/** Serves on all addresses of a host; see origin.ts. */
+export async function startOrigin(host: Host): Promise<Program> {
+  const origin = host.spawn(node, [path('./origin.ts')])
+  await origin.until((program) => program.stdout.includes('ready'), 'the origin to be ready')
+  return origin
 }
 
 /** Options of the embedding program; `plugin` names one of those in proxy.ts. */

@@ -347,6 +347,7 @@ enum splice_counter {
 	SPLICE_CARRIED,	 /* translated and sent on */
 	SPLICE_COPIED,	 /* an ACK, to our socket as well, which waits for it */
 	SPLICE_TOLD,	 /* our socket, what was acknowledged meanwhile */
+	SPLICE_REFERRED, /* an error about a packet of ours, to the program that sent it */
 	SPLICE_LEFT,	 /* to be relayed */
 	SPLICE_SILENCED, /* a packet of a socket of ours that is silent */
 	SPLICE_SEVERED,	 /* of a pair that the process has severed, and no answer to that */

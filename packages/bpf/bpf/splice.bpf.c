@@ -17,6 +17,7 @@
 #include <bpf/bpf_core_read.h>
 #include "arm.h"
 #include "carry.h"
+#include "refer.h"
 #include "sever.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -237,13 +238,17 @@ static __always_inline int arrive(struct __sk_buff *skb, __u32 network)
 	struct pair *pair;
 	__u32 index = 0;
 
-	if (is_copy(skb) || !read_segment(skb, network, &segment, &key))
+	if (is_copy(skb))
 		return NEXT;
-	pair = pair_of_leg(&key, WAY_DOWN, &index);
-	if (!pair)
-		return NEXT;
-	outcome = carry(skb, index, WAY_DOWN, &segment, BPF_F_INGRESS);
-	if (outcome == TRANSLATED)
+	if (read_segment(skb, network, &segment, &key)) {
+		if (!pair_of_leg(&key, WAY_DOWN, &index))
+			return NEXT;
+		outcome = carry(skb, index, WAY_DOWN, &segment, BPF_F_INGRESS);
+	} else {
+		outcome = refer(skb, network, &index);
+	}
+	pair = bpf_map_lookup_elem(&pairs, &index);
+	if (outcome == TRANSLATED && pair)
 		return send_down(skb, pair);
 	return outcome == SPOILT ? TC_ACT_SHOT : NEXT;
 }

@@ -445,14 +445,15 @@ export const SpliceCounter = {
   carried: 0,
   copied: 1,
   told: 2,
-  left: 3,
-  silenced: 4,
-  severed: 5,
-  stale: 6,
-  unreadable: 7,
-  dropped: 8,
-  eventLost: 9,
-  max: 10,
+  referred: 3,
+  left: 4,
+  silenced: 5,
+  severed: 6,
+  stale: 7,
+  unreadable: 8,
+  dropped: 9,
+  eventLost: 10,
+  max: 11,
 } as const
 
 export interface Arming {
