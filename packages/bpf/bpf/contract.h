@@ -281,9 +281,12 @@ struct leg {
 
 /* A pair's change of state, which the process may act on. */
 struct pair_event {
+	__u64 sent; /* as in struct carriage */
+	__u64 received;
 	__u32 pair;
 	__u32 serial;
 	__u32 state;
+	__u32 by;
 };
 
 enum exemption {

@@ -141,6 +141,9 @@ static __always_inline void tell(__u32 index, const struct pair *pair)
 	event->pair = index;
 	event->serial = pair->serial;
 	event->state = pair->state;
+	event->by = pair->by;
+	event->sent = pair->ways[WAY_UP].carried;
+	event->received = pair->ways[WAY_DOWN].carried;
 	bpf_ringbuf_submit(event, 0);
 }
 

@@ -544,22 +544,31 @@ export function writeLeg(buffer: Buffer, value: Leg, at = 0): Buffer {
 }
 
 export interface PairEvent {
+  sent: bigint
+  received: bigint
   pair: number
   serial: number
   state: number
+  by: number
 }
-export const pairEventSize = 12
+export const pairEventSize = 32
 export function readPairEvent(buffer: Buffer, at = 0): PairEvent {
   return {
-    pair: buffer.readUInt32LE(at),
-    serial: buffer.readUInt32LE(at + 4),
-    state: buffer.readUInt32LE(at + 8),
+    sent: buffer.readBigUInt64LE(at),
+    received: buffer.readBigUInt64LE(at + 8),
+    pair: buffer.readUInt32LE(at + 16),
+    serial: buffer.readUInt32LE(at + 20),
+    state: buffer.readUInt32LE(at + 24),
+    by: buffer.readUInt32LE(at + 28),
   }
 }
 export function writePairEvent(buffer: Buffer, value: PairEvent, at = 0): Buffer {
-  buffer.writeUInt32LE(value.pair, at)
-  buffer.writeUInt32LE(value.serial, at + 4)
-  buffer.writeUInt32LE(value.state, at + 8)
+  buffer.writeBigUInt64LE(value.sent, at)
+  buffer.writeBigUInt64LE(value.received, at + 8)
+  buffer.writeUInt32LE(value.pair, at + 16)
+  buffer.writeUInt32LE(value.serial, at + 20)
+  buffer.writeUInt32LE(value.state, at + 24)
+  buffer.writeUInt32LE(value.by, at + 28)
   return buffer
 }
 

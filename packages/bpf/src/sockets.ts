@@ -7,7 +7,7 @@ const SOCK = { stream: 1, nonblock: 0o4000, cloexec: 0o2000000 } as const
 const SOL = { socket: 1, ip: 0, tcp: 6, ipv6: 41 } as const
 const SO = { reuseaddr: 2, keepalive: 9, linger: 13, bindtodevice: 25, mark: 36, netnsCookie: 71 } as const
 const IP = { transparent: 19, bindAddressNoPort: 24 } as const
-const TCP = { repair: 19 } as const
+const TCP = { nodelay: 1, keepidle: 4, repair: 19 } as const
 const IPV6 = { v6only: 26, transparent: 75 } as const
 
 function int(value: number): Buffer {
@@ -53,10 +53,16 @@ function withSocket(family: 4 | 6, set: (fd: number) => void): number {
  * A listening TCP socket that may accept connections to any address (IP_TRANSPARENT, CAP_NET_ADMIN), bound to the loopback
  * address so that nobody reaches it from outside except by assignment. What it accepts inherits `mark` and SO_LINGER with
  * 0 seconds: should this process die, its clients see a reset and never a clean end of a truncated stream. Call
- * {@link endInOrder} once a stream was ended properly. Returns the file descriptor.
+ * {@link endInOrder} once a stream was ended properly. It inherits TCP_NODELAY as well, and after `keepAliveSeconds` of
+ * silence the kernel asks whether its peer is still there. Returns the file descriptor.
  */
-export function transparentListener(options: { family: 4 | 6; mark: number; backlog: number }): number {
-  const { family, mark, backlog } = options
+export function transparentListener(options: {
+  family: 4 | 6
+  mark: number
+  backlog: number
+  keepAliveSeconds: number
+}): number {
+  const { family, mark, backlog, keepAliveSeconds } = options
   const loopback = new Uint8Array(16)
   loopback.set(family === 4 ? [0xff, 0xff, 127, 0, 0, 1] : [1], family === 4 ? 10 : 15)
   return withSocket(family, (fd) => {
@@ -65,6 +71,9 @@ export function transparentListener(options: { family: 4 | 6; mark: number; back
     else setInt('set IPV6_TRANSPARENT', fd, SOL.ipv6, IPV6.transparent, 1)
     setInt('set SO_MARK', fd, SOL.socket, SO.mark, mark)
     c.setsockopt('set SO_LINGER', fd, SOL.socket, SO.linger, lingerZero, 8)
+    setInt('set TCP_NODELAY', fd, SOL.tcp, TCP.nodelay, 1)
+    setInt('set SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 1)
+    setInt('set TCP_KEEPIDLE', fd, SOL.tcp, TCP.keepidle, keepAliveSeconds)
     const address = socketAddress(family, loopback, 0)
     c.bind('bind the listener', fd, address, address.length)
     c.listen('listen', fd, backlog)

@@ -1,6 +1,6 @@
 import { closeSync, renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { bpf, linkTcx, runProgram, watchRingBuffer } from './ffi.ts'
+import { bpf, linkTcx, type PreparedRun, prepareRun, runProgram, watchRingBuffer } from './ffi.ts'
 import {
   type Arming,
   armingSize,
@@ -45,8 +45,8 @@ const skb = { size: 192, cb: 48 } as const
 export class Splicing implements Disposable {
   readonly #object: LoadedObject
   readonly #links = new Map<string, number>()
-  readonly #question = Buffer.alloc(frame + armingSize)
-  readonly #answer = Buffer.alloc(frame + armingSize)
+  readonly #arm: PreparedRun
+  readonly #settle: PreparedRun
   readonly #key = Buffer.alloc(flowKeySize)
   readonly #leg = Buffer.alloc(legSize)
 
@@ -55,6 +55,9 @@ export class Splicing implements Disposable {
   private constructor(object: LoadedObject, directory: string | undefined) {
     this.#object = object
     this.#directory = directory
+    const prepare = (name: string) => prepareRun(name, object.program(name), frame + armingSize)
+    this.#arm = prepare('arm')
+    this.#settle = prepare('settle')
   }
 
   /**
@@ -105,17 +108,19 @@ export class Splicing implements Disposable {
 
   /** Has the kernel carry two connections as one, if it can. About 5 µs. */
   arm(arming: Arming): Carriage {
-    this.#question.writeUInt16BE(etherType[4], frame - 2)
-    writeArming(this.#question, arming, frame)
-    return this.#run('arm')
+    const { packet } = this.#arm
+    packet.writeUInt16BE(etherType[4], frame - 2)
+    writeArming(packet, arming, frame)
+    return answer(this.#arm)
   }
 
   /** How a pair is doing; silences our sockets when nothing is left for them to do. About 2 µs. */
   settle(pair: number, serial: number, family: 4 | 6): Carriage {
-    this.#question.writeUInt16BE(etherType[family], frame - 2)
-    this.#question.writeUInt32LE(pair, frame)
-    this.#question.writeUInt32LE(serial, frame + 4)
-    return this.#run('settle')
+    const { packet } = this.#settle
+    packet.writeUInt16BE(etherType[family], frame - 2)
+    packet.writeUInt32LE(pair, frame)
+    packet.writeUInt32LE(serial, frame + 4)
+    return answer(this.#settle)
   }
 
   /** Resets both ends of a pair. */
@@ -163,10 +168,12 @@ export class Splicing implements Disposable {
     )
   }
 
-  /** Detaches everything that is not pinned, and unloads. Idempotent. */
+  /** Detaches everything that is not pinned, and unloads. */
   close(): void {
     for (const fd of this.#links.values()) closeSync(fd)
     this.#links.clear()
+    this.#arm.close()
+    this.#settle.close()
     this.#object.close()
   }
 
@@ -185,14 +192,12 @@ export class Splicing implements Disposable {
     // In place of an earlier process's, which ends with this: at no time is there neither.
     renameSync(fresh, path)
   }
+}
 
-  #run(program: 'arm' | 'settle'): Carriage {
-    const { returned } = runProgram(program, this.#object.program(program), this.#question, {
-      answer: this.#answer,
-    })
-    if (returned !== 0) throw new Error(`${program}: the program answered ${returned}`)
-    return readCarriage(this.#answer, frame)
-  }
+function answer(run: PreparedRun): Carriage {
+  const returned = run.run()
+  if (returned !== 0) throw new Error(`a splice program answered ${returned}`)
+  return readCarriage(run.packet, frame)
 }
 
 /** A pair by what its packets carry: those of the program, and those of the upstream. */

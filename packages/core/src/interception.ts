@@ -11,7 +11,7 @@ import { Session } from './session.ts'
 import type { Accepted, Adopted, Transport } from './transport.ts'
 import type { Verdict } from './verdict.ts'
 
-/** Seconds of silence before the kernel asks whether a peer is still there; it gives up after nine more questions. */
+/** Of silence, after which the kernel asks whether an upstream is still there. */
 const keepAliveMs = 60_000
 
 /**
@@ -126,7 +126,6 @@ export class Interception implements AsyncDisposable {
     const { socket } = accepted
     // The socket is paused and unread; an error that comes meanwhile shows again when it is carried.
     socket.on('error', () => {})
-    socket.setKeepAlive(true, keepAliveMs)
     const connection = new Connection(++this.#lastId, accepted, this.#settle)
     this.#undecided.add(connection)
     const deadline = setTimeout(() => {
@@ -176,7 +175,6 @@ export class Interception implements AsyncDisposable {
       return
     }
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
-    connection.socket.setNoDelay(true)
     const { idleMs, halfClosedMs } = this.limits
     let relay: Relay | undefined
     const splice = this.#transport.splice?.(connection.accepted, upstream, {

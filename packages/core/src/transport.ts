@@ -8,7 +8,7 @@ import type { SessionEnd } from './session.ts'
 
 /** A connection as a transport delivers it: accepted, paused, and with its original destination. */
 export interface Accepted {
-  /** Paused, with `allowHalfOpen`. */
+  /** Paused, with `allowHalfOpen`; with keep-alive, and without delay, where it is a real one. */
   readonly socket: Socket
   readonly source: Endpoint
   readonly destination: Endpoint

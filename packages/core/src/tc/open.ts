@@ -62,6 +62,9 @@ export interface InterceptOptions {
   readonly routing?: RoutingOptions
 }
 
+/** Of silence, after which the kernel asks whether a peer is still there; it gives up after nine more questions. */
+const keepAliveSeconds = 60
+
 /** Descriptors for everything that is no connection: plugins, files, programs and maps. */
 const reservedFds = 256
 
@@ -131,7 +134,12 @@ export async function openTransport(
   const listen = (device: Device): Promise<Server[]> =>
     Promise.all(
       families().map(async (family) => {
-        const fd = transparentListener({ family, mark: replyMark(mark, device.slot), backlog })
+        const fd = transparentListener({
+          family,
+          mark: replyMark(mark, device.slot),
+          backlog,
+          keepAliveSeconds,
+        })
         const server = await listenOn({
           device,
           fd,

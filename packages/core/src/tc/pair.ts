@@ -46,7 +46,7 @@ export class Pair implements Splice {
   #ended: ((end: SessionEnd) => void) | undefined
   /** Holds the port of our connection to the upstream. */
   #held: number | undefined
-  #carriage: Carriage | undefined
+  #carriage: Pick<Carriage, 'sent' | 'received'> | undefined
   #isOver = false
   #isLeft = false
   #nextLook = 0
@@ -91,7 +91,7 @@ export class Pair implements Splice {
     return true
   }
 
-  update(carriage: Carriage): void {
+  update(carriage: Omit<Carriage, 'unfit'>): void {
     if (this.#isOver) return
     this.#carriage = carriage
     const { idleMs, halfClosedMs } = this.#limits
@@ -150,8 +150,9 @@ export class Pair implements Splice {
 
   leave(): void {
     if (this.#isOver || !this.isSilent || !this.#options.keeps) return
-    this.#carriage = this.#options.splicing.settle(this.index, this.serial, this.family)
-    if (this.#carriage.state !== PairState.spliced) return
+    const carriage = this.#options.splicing.settle(this.index, this.serial, this.family)
+    if (carriage.state !== PairState.spliced) return
+    this.#carriage = carriage
     this.#isOver = true
     this.#isLeft = true
     this.#ended?.({ how: 'kept' })

@@ -218,11 +218,11 @@ export class Splicer implements Disposable {
     this.#lingerTimer = next && setTimeout(() => this.#forget(), next.until - now).unref()
   }
 
-  #changed({ pair: index, serial, state }: PairEvent): void {
+  #changed({ pair: index, serial, ...event }: PairEvent): void {
     const pair = this.#pairs.get(index)
     if (pair?.serial !== serial) return
-    if (state === PairState.carried) this.#settle(pair)
-    else pair.update(this.#options.splicing.settle(index, serial, pair.family))
+    if (event.state === PairState.carried) this.#settle(pair)
+    else pair.update({ ...event, idleNs: 0n, alone: 0, half: 0 })
   }
 
   #settle(pair: Pair): void {
