@@ -1,54 +1,48 @@
+// What a proxied connection reaches beside a direct one: spliced, relayed, and without a proxy.
 // Both ends are on one CPU and the proxy on the other: a wake-up across these two costs up to 90 µs, more than what is measured.
-// What a proxied connection reaches beside a direct one: spliced, relayed, and without a proxy, in turn.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
 import { World } from '../../test/rig/world.ts'
-import { median, printTable } from '../rules/report.ts'
+import { printTable } from '../rules/report.ts'
+import { buildEnds, type Exchange, measure, port, type Side } from './sides.ts'
 
-const here = new URL('./', import.meta.url).pathname
-const [rounds, roundMs, port] = [10, 500, 9000]
-const sides = ['direct', 'splice', 'relay'] as const
-const modes = { up: 1e6, down: 1e6, ping: 1, open: 1 } as const
-
-mkdirSync(`${here}dist`, { recursive: true })
-const ends = `${here}dist/ends`
-execFileSync('gcc', ['-O2', '-Wall', '-D_GNU_SOURCE', '-pthread', '-o', ends, `${here}ends.c`])
-
+const ends = buildEnds()
 await using stack = new AsyncDisposableStack()
-const worlds = []
-for (const side of sides) {
+const sides: Side[] = []
+for (const name of ['direct', 'splice', 'relay'] as const) {
   const world = stack.use(await World.create())
   const server = world.internet.spawn('taskset', ['-c', '0', ends, 'serve', `${port}`])
   await server.until(({ stdout }) => stdout.includes('ready'), 'the server')
-  if (side !== 'direct') {
-    const proxy = await world.proxy({ interfaces: ['wan0'], carry: side })
+  if (name !== 'direct') {
+    const proxy = await world.proxy({ interfaces: ['wan0'], carry: name, silent: true })
     execFileSync('taskset', ['-apc', '1', `${proxy.pid}`], { stdio: 'ignore' })
   }
-  worlds.push({ side, world })
+  sides.push({ name, world })
 }
 
+const exchanges: readonly (Exchange & { unit: number })[] = [
+  { title: 'up, MB/s', kind: 'up', connections: 1, unit: 1e6 },
+  { title: 'down, MB/s', kind: 'down', connections: 1, unit: 1e6 },
+  { title: 'up by 64, MB/s', kind: 'up', connections: 64, unit: 1e6 },
+  { title: 'down by 64, MB/s', kind: 'down', connections: 64, unit: 1e6 },
+  { title: '64 B ping-pong, /s', kind: 'ping', connections: 1, unit: 1 },
+  { title: '64 B ping-pong by 64, /s', kind: 'ping', connections: 64, unit: 1 },
+  { title: 'connect + 1 B + close, /s', kind: 'open', connections: 1, unit: 1 },
+  { title: 'connect + 1 B + close by 16, /s', kind: 'open', connections: 16, unit: 1 },
+]
 const rows = []
-for (const mode of Object.keys(modes) as (keyof typeof modes)[]) {
-  const reached: Record<string, number[]> = {}
-  // Back and forth, so that what else the machine does meets all alike.
-  for (let round = 0; round < rounds; round++)
-    for (const { side, world } of round % 2 === 0 ? worlds : worlds.toReversed()) {
-      const words = ['-c', '0', ends, mode, '203.0.113.10', `${port}`, `${roundMs}`]
-      const { stdout, stderr } = await world.client.run('taskset', words)
-      if (stderr !== '') throw new Error(`${side}, ${mode}: ${stderr}`)
-      ;(reached[side] ??= []).push(Number(stdout))
-    }
-  const of = (side: string) => median(reached[side] ?? [])
+for (const exchange of exchanges) {
+  const found = await measure(ends, sides, exchange)
+  const of = (name: string, what: 'reached' | 'cpu' = 'reached') => found.get(name)?.[what] ?? Number.NaN
   rows.push({
-    what: {
-      up: 'up, MB/s',
-      down: 'down, MB/s',
-      ping: '64 B ping-pong, /s',
-      open: 'connect + 1 B + close, /s',
-    }[mode],
-    ...Object.fromEntries(sides.map((side) => [side, of(side) / modes[mode]])),
+    what: exchange.title,
+    ...Object.fromEntries(sides.map(({ name }) => [name, of(name) / exchange.unit])),
     'splice / direct': (of('splice') / of('direct')).toFixed(2),
     'relay / direct': (of('relay') / of('direct')).toFixed(2),
+    'CPU, splice / direct': (of('splice', 'cpu') / of('direct', 'cpu')).toFixed(2),
+    'CPU, relay / direct': (of('relay', 'cpu') / of('direct', 'cpu')).toFixed(2),
   })
 }
-printTable('One connection, medians of ten alternating rounds of half a second', rows)
+printTable(
+  'Beside no proxy: medians of ten alternating rounds of half a second; CPU of the machine for the same work',
+  rows,
+)

@@ -2,9 +2,11 @@
 /*
  * Both ends of what is measured.
  *
- *   ends serve PORT                    echoes 64-byte messages; after a first byte 'u' reads only,
- * after 'd' writes only ends up|down|ping|open ADDRESS PORT MS     prints what it reached in MS
- * milliseconds: bytes, exchanges or connections
+ *   ends serve PORT
+ *       echoes 64-byte messages; after a first byte 'u' reads only, after 'd' writes only
+ *   ends up|down|ping|open ADDRESS PORT MS [SOCKS-ADDRESS]
+ *       prints what it reached in MS milliseconds, per second: bytes, exchanges or connections;
+ * with a SOCKS5 server at port 1080 of that address, speaks to it by itself
  */
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -78,12 +80,29 @@ static void serve(int port)
 	}
 }
 
-static int dial(const struct sockaddr_in *to, char kind)
+/* RFC 1928, without authentication. */
+static int ask_socks(int fd, const struct sockaddr_in *to)
+{
+	unsigned char greeting[] = {5, 1, 0}, request[10] = {5, 1, 0, 1}, answer[10];
+
+	memcpy(request + 4, &to->sin_addr, 4);
+	memcpy(request + 8, &to->sin_port, 2);
+	return write(fd, greeting, sizeof(greeting)) != sizeof(greeting) ||
+	       recv(fd, answer, 2, MSG_WAITALL) != 2 ||
+	       write(fd, request, sizeof(request)) != sizeof(request) ||
+	       recv(fd, answer, sizeof(answer), MSG_WAITALL) != sizeof(answer) || answer[1];
+}
+
+static int dial(const struct sockaddr_in *to, const char *socks, char kind)
 {
 	int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in proxy = {.sin_family = AF_INET, .sin_port = htons(1080)};
 
+	if (socks)
+		inet_pton(AF_INET, socks, &proxy.sin_addr);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(fd, (void *)to, sizeof(*to)) || write(fd, &kind, 1) != 1) {
+	if (connect(fd, socks ? (void *)&proxy : (void *)to, sizeof(*to)) ||
+	    (socks && ask_socks(fd, to)) || write(fd, &kind, 1) != 1) {
 		perror("connect");
 		exit(1);
 	}
@@ -93,6 +112,7 @@ static int dial(const struct sockaddr_in *to, char kind)
 int main(int argc, char **argv)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET};
+	const char *socks = argc > 5 ? argv[5] : NULL;
 	char kind = argc > 1 ? argv[1][0] : 0, message[MESSAGE] = {0};
 	double start, end;
 	long done = 0;
@@ -104,7 +124,7 @@ int main(int argc, char **argv)
 	inet_pton(AF_INET, argv[2], &to.sin_addr);
 	to.sin_port = htons(atoi(argv[3]));
 	if (kind != 'o') {
-		fd = dial(&to, kind);
+		fd = dial(&to, socks, kind);
 		/* Let the decision be made. */
 		usleep(100000);
 	}
@@ -122,7 +142,7 @@ int main(int argc, char **argv)
 			    recv(fd, message, MESSAGE, MSG_WAITALL) != MESSAGE)
 				length = 0;
 		} else {
-			fd = dial(&to, kind);
+			fd = dial(&to, socks, kind);
 			length = recv(fd, message, 1, MSG_WAITALL);
 			close(fd);
 		}

@@ -43,7 +43,7 @@ const plugins: Record<string, Plugin> = {
   },
 }
 
-const { plugin, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
+const { plugin, silent = false, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
   const chosen = plugin === undefined ? undefined : plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
@@ -54,6 +54,7 @@ try {
   }
   proxy.warnings.subscribe((message) => say('warning', { message }))
   proxy.sessions.subscribe(async (session) => {
+    if (silent) return
     const { id, source, destination, process, interface: device, rule } = session.connection
     say('session', {
       id,

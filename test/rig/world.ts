@@ -132,6 +132,8 @@ export interface ProxyProgramOptions {
   readonly plugin?: string
   readonly carry?: 'splice' | 'relay'
   readonly keepSpliced?: boolean
+  /** Says nothing of connections. */
+  readonly silent?: boolean
   readonly timeouts?: Record<string, number>
 }
 
