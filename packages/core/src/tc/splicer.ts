@@ -21,6 +21,9 @@ import { lingerMs, Pair, settleMs } from './pair.ts'
 /** Every pair is looked at this often: for those that are idle, and for events that were lost. */
 const roundMs = 5_000
 
+/** A round is made in steps, so that thousands of pairs do not hold up new connections. */
+const stepMs = 250
+
 const reasons: Readonly<Record<number, string>> = {
   [Unfit.gone]: 'a socket is gone',
   [Unfit.ending]: 'one direction has ended',
@@ -56,6 +59,7 @@ export class Splicer implements Disposable {
   readonly #free: number[] = []
   readonly #events: { close(): void }
   readonly #round: NodeJS.Timeout
+  #unseen: Iterator<Pair, undefined> | undefined
   #settleTimer: NodeJS.Timeout | undefined
   #lingerTimer: NodeJS.Timeout | undefined
   #used = 0
@@ -64,7 +68,7 @@ export class Splicer implements Disposable {
   constructor(options: Options) {
     this.#options = options
     this.#events = options.splicing.watch((event) => this.#changed(event))
-    this.#round = setInterval(() => this.#look(), roundMs).unref()
+    this.#round = setInterval(() => this.#look(), stepMs).unref()
     this.adopted = !options.keeps ? [] : this.#adoptAll()
   }
 
@@ -242,8 +246,15 @@ export class Splicer implements Disposable {
   }
 
   #look(): void {
-    for (const pair of this.#pairs.values())
+    for (let left = Math.ceil((this.#pairs.size * stepMs) / roundMs); left > 0; left--) {
+      this.#unseen ??= this.#pairs.values()
+      const { value: pair } = this.#unseen.next()
+      if (pair === undefined) {
+        this.#unseen = undefined
+        return
+      }
       pair.update(this.#options.splicing.settle(pair.index, pair.serial, pair.family))
+    }
   }
 }
 
