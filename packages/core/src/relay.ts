@@ -46,6 +46,7 @@ export class Relay {
     this.#options = options
     this.#watch(client, 'client')
     this.#watch(upstream, 'upstream')
+    this.#arm(options.idleMs)
     this.#pump(client, upstream, (length) => {
       options.bytes.sent += length
     })
@@ -53,7 +54,6 @@ export class Relay {
       options.bytes.received += length
     })
     this.#on(client, 'finish', () => options.clientEnded?.())
-    this.#arm(options.idleMs)
   }
 
   /** Lets go of both sides, which somebody else carries from here; {@link ended} never resolves. */
@@ -83,12 +83,15 @@ export class Relay {
       if (!to.write(chunk)) from.pause()
     })
     this.#on(to, 'drain', () => from.resume())
-    this.#on(from, 'end', () => {
+    const ended = () => {
       to.end()
       this.#flowing--
       this.#lastByte = performance.now()
       if (this.#flowing === 1) this.#arm(this.#options.halfClosedMs)
-    })
+    }
+    // Whoever peeked may have come upon the end.
+    if (from.readableEnded) ended()
+    else this.#on(from, 'end', ended)
     from.resume()
   }
 
