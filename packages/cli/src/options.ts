@@ -13,6 +13,7 @@ export const flags: Flags = {
   rules: { type: 'string' },
   default: { type: 'string' },
   carry: { type: 'string' },
+  names: { type: 'boolean' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -44,6 +45,7 @@ export interface Options {
   readonly rules: readonly RuleSource[]
   readonly default: 'direct' | 'drop' | undefined
   readonly carry: 'splice' | 'relay' | undefined
+  readonly names: boolean
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -73,6 +75,7 @@ export function readOptions(given: readonly Given[]): Options {
     ),
     default: fallback,
     carry,
+    names: has('names'),
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

@@ -10,6 +10,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
     ...(settings.defaultAction !== undefined && { defaultAction: settings.defaultAction }),
     default: settings.default === 'drop' ? drop() : direct(),
     carry: settings.carry,
+    names: settings.names,
     routing: settings.routing,
     timeouts: settings.timeouts,
   }

@@ -16,6 +16,8 @@ export interface Settings {
   /** For what no plugin decides. */
   readonly default: 'direct' | 'drop'
   readonly carry: 'splice' | 'relay'
+  /** Whether upstreams are told host names. */
+  readonly names: boolean
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly routing: RoutingOptions
@@ -45,6 +47,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     defaultAction,
     default: options.default ?? file['default-verdict'] ?? 'direct',
     carry: options.carry ?? file.carry ?? 'splice',
+    names: options.names || file.names === true,
     interfaces:
       options.interfaces ??
       (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),

@@ -39,6 +39,7 @@ export class Connection {
   readonly #settler: Settler
   #settled = false
   #peek: Peek | undefined
+  #peeked: Peeked | undefined
 
   constructor(id: number, accepted: Accepted, settler: Settler) {
     this.id = id
@@ -62,6 +63,11 @@ export class Connection {
     return this.#settled
   }
 
+  /** What {@link peek} found; undefined before, and when nobody looked. */
+  get peeked(): Peeked | undefined {
+    return this.#peeked
+  }
+
   /**
    * Looks at what the program says first and resolves with the protocol and the host name that it speaks of, without
    * consuming a byte: whatever the verdict, the other side gets them all. Resolves with nothing when the program has not
@@ -72,8 +78,14 @@ export class Connection {
     if (!Number.isFinite(deadlineMs) || deadlineMs < 0 || deadlineMs >= 2 ** 31)
       throw new TproxyError('E_OPTION', `deadlineMs is ${deadlineMs}`, { hint: 'give milliseconds' })
     if (this.#settled && this.#peek === undefined) throw this.#tooLate('peek into')
+    return this.look(deadlineMs)
+  }
+
+  /** @internal {@link peek}, also for who carries out the verdict. */
+  async look(deadlineMs: number = peekMs): Promise<Peeked> {
     this.#peek ??= peek(this.socket, deadlineMs)
-    return this.#peek.peeked
+    this.#peeked = await this.#peek.peeked
+    return this.#peeked
   }
 
   /**

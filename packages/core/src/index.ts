@@ -43,5 +43,5 @@ export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'
 export type { Accepted, Transport } from './transport.ts'
-export type { Upstream } from './upstream.ts'
+export { type Destination, formatDestination, type Upstream } from './upstream.ts'
 export { direct, drop, isVerdict, type Verdict, via } from './verdict.ts'

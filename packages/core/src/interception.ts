@@ -9,6 +9,7 @@ import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { Accepted, Transport } from './transport.ts'
+import type { Destination, Upstream } from './upstream.ts'
 import type { Verdict } from './verdict.ts'
 
 /** Seconds of silence before the kernel asks whether a peer is still there; it gives up after nine more questions. */
@@ -31,6 +32,7 @@ export class Interception implements AsyncDisposable {
   readonly limits: Limits
 
   readonly #transport: Transport
+  readonly #names: boolean
   readonly #connections = new Subject<Connection>()
   readonly #sessions = new Subject<Session>()
   readonly #warnings = new Subject<string>()
@@ -40,8 +42,10 @@ export class Interception implements AsyncDisposable {
   #lastId = 0
   #closing: Promise<void> | undefined
 
-  constructor(transport: Transport, timeouts?: Timeouts) {
+  /** `names`: whether upstreams that do not say themselves are told host names. */
+  constructor(transport: Transport, timeouts?: Timeouts, { names = false }: { names?: boolean } = {}) {
     this.#transport = transport
+    this.#names = names
     this.limits = limits(timeouts)
     this.connections = this.#connections.asObservable()
     this.sessions = this.#sessions.asObservable()
@@ -237,7 +241,7 @@ export class Interception implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<Duplex> {
     if (upstream.address !== undefined) await this.#transport.exempt?.(upstream.address)
-    const stream = await upstream.connect(connection.destination, signal)
+    const stream = await upstream.connect(await this.#destination(connection, upstream), signal)
     // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and
     // ends with this; the next ones do not come.
     if (upstream.address === undefined && stream instanceof Socket && stream.remoteAddress !== undefined)
@@ -248,6 +252,13 @@ export class Interception implements AsyncDisposable {
         })
     stream.on('error', () => {})
     return stream
+  }
+
+  async #destination(connection: Connection, { names = this.#names }: Upstream): Promise<Destination> {
+    const name = names ? (await connection.look()).name : undefined
+    // The upstream would take it for itself (RFC 6761, 6.3): nobody meant that who connects to another address.
+    if (name === undefined || /(^|\.)localhost$/.test(name)) return connection.destination
+    return { ...connection.destination, name }
   }
 }
 

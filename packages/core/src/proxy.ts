@@ -20,6 +20,12 @@ export interface ProxyOptions extends InterceptOptions {
   readonly plugins?: readonly Plugin[]
   /** What applies when no plugin answers. Default: `direct()`. */
   readonly default?: Verdict
+  /**
+   * Whether upstreams are told the host name that a program speaks of, in place of the address (see `Destination`); an
+   * upstream's own `names` overrides it. Default: false. A name is a claim: with it a program reaches whatever the upstream
+   * resolves it to, on the same port, whatever address the rules saw.
+   */
+  readonly names?: boolean
   /** Takes connections from here instead of from the kernel; the options of interception then do not apply. */
   readonly transport?: Transport
 }
@@ -51,7 +57,8 @@ export class TransparentProxy implements AsyncDisposable {
         if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
       const { decisionMs, ...timeouts } = limits(options.timeouts)
       // The interception's own deadline is a backstop here: the plugins' comes first, and names who did not answer.
-      const interception = new Interception(transport, { ...timeouts, decisionMs: decisionMs + backstopMs })
+      const patient = { ...timeouts, decisionMs: decisionMs + backstopMs }
+      const interception = new Interception(transport, patient, { names: options.names ?? false })
       return new TransparentProxy(interception, plugins, options.default ?? direct(), decisionMs)
     } catch (error) {
       await transport.close()

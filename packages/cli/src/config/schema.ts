@@ -10,6 +10,7 @@ export interface ConfigFile {
   readonly 'default-action'?: Action | undefined
   readonly 'default-verdict'?: 'direct' | 'drop' | undefined
   readonly carry?: 'splice' | 'relay' | undefined
+  readonly names?: boolean | undefined
   readonly 'connect-timeout'?: string | number | undefined
   readonly 'idle-timeout'?: string | number | undefined
   readonly 'drain-timeout'?: string | number | undefined
@@ -123,6 +124,12 @@ const schema = z.strictObject(
       .enum(['splice', 'relay'], { error: 'splice or relay' })
       .optional()
       .describe('In the kernel where that can be, or all in the process; splice unless it is given'),
+    names: z
+      .boolean({ error: 'true or false' })
+      .optional()
+      .describe(
+        'Whether upstreams get the host name that a program speaks of, not the address; false unless it is given',
+      ),
     'connect-timeout': duration.describe('30s unless it is given'),
     'idle-timeout': duration.describe('2h unless it is given'),
     'drain-timeout': duration.describe('5s unless it is given'),
