@@ -29,10 +29,11 @@ export const flags: Flags = {
   version: { type: 'boolean', short: 'V' },
 }
 
-/** `--plugin NAME[=ARGUMENT]`. */
+/** `--plugin NAME[=ARGUMENT]`; a configuration file may say more. */
 export interface PluginChoice {
   readonly name: string
   readonly argument: string | undefined
+  readonly options?: Readonly<Record<string, unknown>> | undefined
 }
 
 /** `--rule TEXT` or `--rules FILE`; their order among each other counts. */

@@ -40,7 +40,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     plugins: [
       ...options.plugins,
       ...(file.plugins ?? []).map((plugin) =>
-        typeof plugin === 'string' ? pluginChoice(plugin) : { name: plugin.name, argument: plugin.argument },
+        typeof plugin === 'string' ? pluginChoice(plugin) : { argument: undefined, ...plugin },
       ),
     ],
     rules,

@@ -40,6 +40,7 @@ export class Connection {
   #settled = false
   #peek: Peek | undefined
   #peeked: Peeked | undefined
+  #session: PromiseWithResolvers<Session> | undefined
 
   constructor(id: number, accepted: Accepted, settler: Settler) {
     this.id = id
@@ -61,6 +62,21 @@ export class Connection {
   /** Whether a verdict was given, or the socket taken, or the connection closed. */
   get settled(): boolean {
     return this.#settled
+  }
+
+  /**
+   * The session that it becomes once a verdict is given: for a plugin that wants to watch what it decided. Stays pending when
+   * the connection is taken, or reset because nobody decided.
+   */
+  get session(): Promise<Session> {
+    this.#session ??= Promise.withResolvers()
+    return this.#session.promise
+  }
+
+  /** @internal */
+  became(session: Session): void {
+    this.#session ??= Promise.withResolvers()
+    this.#session.resolve(session)
   }
 
   /** What {@link peek} found; undefined before, and when nobody looked. */

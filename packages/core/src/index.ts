@@ -9,6 +9,7 @@
  * @module
  */
 export { Connection } from './connection.ts'
+export { type DefinedPlugin, definePlugin, type PluginDefinition, type PluginText } from './define-plugin.ts'
 export { type Endpoint, endpoint, formatEndpoint } from './endpoint.ts'
 export { type ErrorCode, reason, TproxyError } from './errors.ts'
 export type { Interception } from './interception.ts'

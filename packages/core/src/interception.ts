@@ -144,6 +144,7 @@ export class Interception implements AsyncDisposable {
     const abort = new AbortController()
     this.#running.set(session, abort)
     void session.ended.then(() => this.#running.delete(session))
+    connection.became(session)
     this.#sessions.next(session)
     if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
     else await this.#carry(session, verdict, abort)

@@ -4,7 +4,7 @@ import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { Interception } from './interception.ts'
 import { limits } from './options.ts'
-import { ask, type Plugin } from './plugin.ts'
+import { ask, closePlugins, type Plugin } from './plugin.ts'
 import type { Rules } from './rules/control.ts'
 import type { RuleList } from './rules/model.ts'
 import type { Session } from './session.ts'
@@ -36,6 +36,7 @@ export class TransparentProxy implements AsyncDisposable {
   readonly #plugins: readonly Plugin[]
   readonly #default: Verdict
   readonly #decisionMs: number
+  #closing: Promise<void> | undefined
 
   /**
    * Starts. When this returns, new connections are intercepted. Throws `TproxyError`; then nothing stays set up.
@@ -99,9 +100,10 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.active
   }
 
-  /** See {@link Interception.close}. */
+  /** See {@link Interception.close}. Then plugins clean up; throws `E_PLUGIN` when one cannot. */
   close(options?: { drainMs?: number }): Promise<void> {
-    return this.#interception.close(options)
+    this.#closing ??= this.#interception.close(options).then(() => closePlugins(this.#plugins))
+    return this.#closing
   }
 
   /** Resets all sessions now. */

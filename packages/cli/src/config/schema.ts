@@ -4,7 +4,7 @@ import { durationForm, parseDuration } from '../quantities.ts'
 
 /** What a configuration file says. Its keys are the command line's options, but for the two defaults. */
 export interface ConfigFile {
-  readonly plugins?: readonly (string | { name: string; argument?: string | undefined })[] | undefined
+  readonly plugins?: readonly (string | PluginMapping)[] | undefined
   readonly interfaces?: string | readonly string[] | undefined
   readonly rules?: readonly (string | Rule)[] | undefined
   readonly 'default-action'?: Action | undefined
@@ -18,6 +18,12 @@ export interface ConfigFile {
   readonly mark?: number | undefined
   readonly table?: number | undefined
   readonly priority?: number | undefined
+}
+
+interface PluginMapping {
+  readonly name: string
+  readonly argument?: string | undefined
+  readonly options?: Readonly<Record<string, unknown>> | undefined
 }
 
 // The `error` of a schema is what is expected instead.
@@ -85,13 +91,17 @@ const rule = z.union(
   { error: aRule },
 )
 
-const aPlugin = 'a plugin: NAME, NAME=ARGUMENT, or a mapping with name and argument'
+const aPlugin = 'a plugin: NAME, NAME=ARGUMENT, or a mapping with name, argument and options'
 const plugin = z.union(
   [
     z.string().regex(/^[^=]/, { error: aPlugin }),
     z.strictObject({
       name: word('the name of a plugin'),
       argument: z.string({ error: 'text' }).optional(),
+      options: z
+        .record(z.string(), z.unknown(), { error: 'a mapping of options' })
+        .optional()
+        .describe('For plugins made with definePlugin'),
     }),
   ],
   { error: aPlugin },
@@ -179,7 +189,7 @@ function simplify(issue: z.core.$ZodIssue, base: readonly PropertyKey[] = []): I
 
 function keysAt(path: readonly PropertyKey[]): string[] {
   if (path.length === 0) return Object.keys(schema.shape)
-  if (path[0] === 'plugins') return ['name', 'argument']
+  if (path[0] === 'plugins') return ['name', 'argument', 'options']
   return path.at(-1) === 'not'
     ? Object.keys(criteria)
     : ['action', 'not', 'via', 'log', ...Object.keys(criteria)]
