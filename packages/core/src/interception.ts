@@ -10,7 +10,7 @@ import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { Accepted, Transport } from './transport.ts'
 import type { Destination, Upstream } from './upstream.ts'
-import type { Verdict } from './verdict.ts'
+import type { Transforms, Verdict } from './verdict.ts'
 
 /** Seconds of silence before the kernel asks whether a peer is still there; it gives up after nine more questions. */
 const keepAliveMs = 60_000
@@ -157,11 +157,14 @@ export class Interception implements AsyncDisposable {
     abort: AbortController,
   ): Promise<void> {
     const { connection } = session
-    let upstream: Duplex
+    let upstream: Duplex | undefined
+    let transforms: Transforms | undefined
     try {
       upstream = await this.#connect(connection, verdict, abort)
+      transforms = verdict.transform?.(connection)
     } catch (cause) {
       connection.socket.resetAndDestroy()
+      if (upstream !== undefined) reset(upstream)
       const error = cause instanceof Error ? cause : new Error(String(cause))
       session.finish(abort.signal.aborted ? { how: 'aborted' } : { how: 'failed', error })
       return
@@ -170,15 +173,18 @@ export class Interception implements AsyncDisposable {
     connection.socket.setNoDelay(true)
     const { idleMs, halfClosedMs } = this.limits
     let relay: Relay | undefined
-    const splice = this.#transport.splice?.(connection.accepted, upstream, {
-      idleMs,
-      halfClosedMs,
-      silent: () => {
-        session.spliced()
-        relay?.handOver()
-      },
-      ended: (end) => session.finish(end),
-    })
+    const splice =
+      transforms !== undefined
+        ? 'a plugin reads the bytes'
+        : this.#transport.splice?.(connection.accepted, upstream, {
+            idleMs,
+            halfClosedMs,
+            silent: () => {
+              session.spliced()
+              relay?.handOver()
+            },
+            ended: (end) => session.finish(end),
+          })
     if (splice !== undefined) session.joined(splice)
     const carried = typeof splice === 'object' ? splice : undefined
     abort.signal.addEventListener('abort', () => {
@@ -190,6 +196,7 @@ export class Interception implements AsyncDisposable {
       idleMs,
       halfClosedMs,
       bytes: session.relayed,
+      ...(transforms && { transforms }),
       clientEnded: () => connection.accepted.closeInOrder?.(),
     })
     void relay.ended.then((end) => {
