@@ -25,7 +25,7 @@ async function asked(says: string, names: boolean | undefined, own: { names?: bo
       return Promise.reject(new Error('seen'))
     },
   }
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const options = { transport, plugins: [() => via(upstream)], timeouts: { drainMs: 0 } }
   const proxy = cleanUp.use(
     await TransparentProxy.open({ ...options, ...(names !== undefined && { names }) }),

@@ -41,7 +41,7 @@ async function start(
   options: Partial<ProxyOptions>,
   dial?: () => Promise<Socket>,
 ): Promise<{ proxy: TransparentProxy; transport: LocalTransport; nextSession: () => Promise<Session> }> {
-  const transport = await LocalTransport.open(dial === undefined ? {} : { direct: dial })
+  const transport = new LocalTransport(dial === undefined ? {} : { direct: dial })
   const proxy = await TransparentProxy.open({ timeouts: { drainMs: 0 }, ...options, transport })
   cleanUp.use(proxy)
   return { proxy, transport, nextSession: () => firstValueFrom(proxy.sessions) }
@@ -287,7 +287,7 @@ test('an upstream may be any stream, not only a socket', async () => {
 })
 
 test('a connection nobody settles is reset at its deadline', async () => {
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const { Interception } = await import('./interception.ts')
   await using interception = new Interception(transport, { decisionMs: 50 })
   const warning = firstValueFrom(interception.warnings)
@@ -297,7 +297,7 @@ test('a connection nobody settles is reset at its deadline', async () => {
 })
 
 test('a taken socket belongs to the caller, and settling it again is an error', async () => {
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const { Interception } = await import('./interception.ts')
   await using interception = new Interception(transport, { decisionMs: 50 })
   const pending = firstValueFrom(interception.connections)

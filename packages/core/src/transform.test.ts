@@ -23,7 +23,7 @@ async function through(
   transform: () => Transforms,
   serve: (socket: Duplex) => void = (socket) => void socket.pipe(socket),
 ): Promise<{ program: Socket; session: Promise<Session>; server: Duplex }> {
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const [near, server] = duplexPair()
   server.on('error', () => {})
   const upstream = { name: 'server', connect: () => (serve(server), Promise.resolve(near)) }

@@ -16,7 +16,7 @@ const request = 'GET / HTTP/1.1\r\nHost: example.org\r\n\r\n'
 let transport: LocalTransport
 let interception: Interception
 beforeEach(async () => {
-  transport = await LocalTransport.open()
+  transport = new LocalTransport()
   interception = new Interception(transport, { drainMs: 0 })
 })
 afterEach(() => interception.close())
