@@ -1,22 +1,35 @@
 // A plugin: each program takes its own way.
 //
-//   ./tproxy-run --interface eth0 --plugin ./examples/by-process.ts=socks5://192.0.2.1:1080
+//   plugins:
+//     - name: ./examples/by-process.ts
+//       options:
+//         programs: { curl: 'socks5://192.0.2.1:1080', git: 'http://192.0.2.2:3128', telnet: drop, apt: direct }
 //
-// curl goes through the proxy, what root runs goes directly, telnet goes nowhere, and the next plugin is asked about
-// everything else.
-import { direct, drop, type Plugin, via } from '@tproxy/core'
+// A program is named as the kernel names it, by at most 15 characters of its file's name. About all others, the next plugin
+// is asked.
+import { definePlugin, direct, drop, via } from '@tproxy/core'
+import { httpUpstream } from '@tproxy/plugin-http'
 import { socksUpstream } from '@tproxy/plugin-socks'
+import { z } from 'zod'
 
-export default function byProcess({ argument = 'socks5://127.0.0.1:1080' }: { argument?: string }): Plugin {
-  const upstream = socksUpstream(argument)
-  return Object.assign(
-    function byProcess({ process }: Parameters<Plugin>[0]) {
-      if (process?.name === 'curl') return via(upstream)
-      if (process?.name === 'telnet') return drop()
-      if (process?.uid === 0) return direct()
-      return undefined
-    },
-    // Named beforehand, so that a proxy that runs on this host is kept out of its own way.
-    { upstreams: [upstream] },
-  )
+export default definePlugin({
+  name: 'by-process',
+  options: z.object({
+    programs: z
+      .record(z.string(), z.string())
+      .describe('a mapping from program to direct, drop or the URL of a proxy'),
+  }),
+  create({ programs }) {
+    const ways = new Map(Object.entries(programs).map(([program, way]) => [program, verdict(way)]))
+    return {
+      upstreams: [...ways.values()].flatMap((way) => (way.kind === 'via' ? [way.upstream] : [])),
+      decide: ({ process }) => ways.get(process?.name ?? ''),
+    }
+  },
+})
+
+function verdict(way: string) {
+  if (way === 'direct') return direct()
+  if (way === 'drop') return drop()
+  return via(way.startsWith('http') ? httpUpstream(way) : socksUpstream(way))
 }

@@ -29,6 +29,11 @@ const plugins: Record<string, Plugin> = {
     if (port === 3) return 'nonsense' as never
     return undefined
   },
+  peeking: async function peeking(connection) {
+    const peeked = await connection.peek()
+    say('peeked', { id: connection.id, ...peeked })
+    return direct()
+  },
   // What a plugin does by itself while it decides: none of it may come back as a connection.
   busy: async function busy() {
     const url = 'http://203.0.113.10/bytes/1'

@@ -45,6 +45,8 @@ What becomes of it
       --default VERDICT    direct (the default) or drop: for what no plugin decides
       --carry relay        all bytes through tproxy-run, instead of in the kernel where that can be
       --keep               connections in the kernel outlive tproxy-run, and the next one with --keep takes them over
+      --names              upstreams get the host name in a TLS ClientHello or HTTP/1 request, instead of the
+                           address that the program chose, and resolve it
       --connect-timeout T, --idle-timeout T, --drain-timeout T
                            such as 500ms, 30s, 5m; default 30s, 2h, 5s
 The command

@@ -87,6 +87,7 @@ function describe({ connection, verdict, plugin, upstream }: Session): object {
     id: connection.id,
     source: place(connection.source),
     destination: place(connection.destination),
+    name: connection.peeked?.name,
     process: connection.process,
     interface: connection.interface,
     rule: connection.rule,

@@ -23,6 +23,12 @@ it('tells a session in one line', () => {
   )
 })
 
+it('shows the name that was peeked at', () => {
+  const peeked = { protocol: 'tls', name: 'a.example' }
+  const session = { ...facts, connection: { ...facts.connection, peeked } }
+  expect(sessionLine(session as never, plain)).toContain('→ 203.0.113.10:443 (a.example)  via')
+})
+
 it('says why a session failed, and who reset one', () => {
   const failed = sessionEnding({ how: 'failed', error: new Error('refused') })
   expect(sessionLine(failed, plain)).toMatch(/ {2}failed: refused$/)

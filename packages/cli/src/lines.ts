@@ -26,7 +26,8 @@ export function sessionLine(session: Session, paint: Paint): string {
   const { connection, bytes, durationMs, end } = session
   const { process, source, destination } = connection
   const who = process === undefined ? formatEndpoint(source) : `${process.name}[${process.pid}]`
-  const to = formatEndpoint(destination)
+  const name = connection.peeked?.name
+  const to = `${formatEndpoint(destination)}${name === undefined ? '' : ` (${name})`}`
   return [
     `${pad(paint('bold', who), who, width.who)} → ${pad(paint('plain', to), to, width.destination)}`,
     way(session, paint),

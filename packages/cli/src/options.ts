@@ -14,6 +14,7 @@ export const flags: Flags = {
   default: { type: 'string' },
   carry: { type: 'string' },
   keep: { type: 'boolean' },
+  names: { type: 'boolean' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -29,10 +30,11 @@ export const flags: Flags = {
   version: { type: 'boolean', short: 'V' },
 }
 
-/** `--plugin NAME[=ARGUMENT]`. */
+/** `--plugin NAME[=ARGUMENT]`; a configuration file may say more. */
 export interface PluginChoice {
   readonly name: string
   readonly argument: string | undefined
+  readonly options?: Readonly<Record<string, unknown>> | undefined
 }
 
 /** `--rule TEXT` or `--rules FILE`; their order among each other counts. */
@@ -46,6 +48,7 @@ export interface Options {
   readonly default: 'direct' | 'drop' | undefined
   readonly carry: 'splice' | 'relay' | undefined
   readonly keep: boolean
+  readonly names: boolean
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -76,6 +79,7 @@ export function readOptions(given: readonly Given[]): Options {
     default: fallback,
     carry,
     keep: has('keep'),
+    names: has('names'),
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

@@ -47,6 +47,21 @@ describe('plugins', () => {
     expect(plugins.map(({ name }) => name)).toEqual(['one', 'two'])
   })
 
+  it('made with definePlugin get what the file says too; others take no options', async () => {
+    write(
+      'defined.mjs',
+      'const named = (value) => Object.defineProperty(() => {}, "name", { value })\n' +
+        'export default Object.assign(() => {}, { load: (text) => named(JSON.stringify(text)) })',
+    )
+    const load = (name: string, argument: string | undefined, options?: Record<string, unknown>) =>
+      loadPlugins([{ name, argument, options }], directory)
+    expect((await load('./defined.mjs', '25', { x: 1 }))[0]?.name).toBe('{"argument":"25","options":{"x":1}}')
+    expect((await load('./defined.mjs', undefined))[0]?.name).toBe('{}')
+    await expect(load('./a.mjs', 'x', {})).rejects.toThrow(
+      'plugin ./a.mjs: it takes no options, only an argument',
+    )
+  })
+
   it('that are none are refused with what a plugin looks like', async () => {
     write('number.mjs', 'export default 3')
     write('nothing.mjs', 'export default () => undefined')

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { resolve as resolvePath } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
+import { type DefinedPlugin, type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
 import type { PluginChoice } from './options.ts'
 
 /** Where a plugin's module is, as a URL. Throws `E_PLUGIN`. */
@@ -40,7 +40,7 @@ export async function loadPlugins(choices: readonly PluginChoice[], cwd: string)
   return plugins
 }
 
-async function load({ name, argument, url }: PluginChoice & { url: string }): Promise<Plugin> {
+async function load({ name, argument, options, url }: PluginChoice & { url: string }): Promise<Plugin> {
   let factory: unknown
   try {
     factory = ((await import(url)) as { default?: unknown }).default
@@ -49,14 +49,15 @@ async function load({ name, argument, url }: PluginChoice & { url: string }): Pr
   }
   if (typeof factory !== 'function')
     throw new TproxyError('E_PLUGIN', `plugin ${name} has no function as its default export`, {
-      hint: 'export default ({ argument, env }) => function name(connection) { … }',
+      hint: 'export default ({ argument, env }) => function name(connection) { … }, or definePlugin({ … })',
     })
+  const text = { ...(argument !== undefined && { argument }) }
   let plugin: unknown
   try {
-    plugin = await (factory as PluginFactory)({
-      ...(argument !== undefined && { argument }),
-      env: process.env,
-    })
+    if ('load' in factory)
+      plugin = (factory as DefinedPlugin<never>).load({ ...text, ...(options && { options }) })
+    else if (options === undefined) plugin = await (factory as PluginFactory)({ ...text, env: process.env })
+    else throw new TproxyError('E_OPTION', 'it takes no options, only an argument')
   } catch (cause) {
     throw new TproxyError('E_PLUGIN', `plugin ${name}: ${reason(cause)}`, { cause })
   }
@@ -67,14 +68,14 @@ async function load({ name, argument, url }: PluginChoice & { url: string }): Pr
   return plugin as Plugin
 }
 
-/** Lets a plugin anywhere on disk import `@tproxy/…`, ours unless it has its own. */
+/** Lets a plugin anywhere on disk import what plugins are written with, ours unless it has its own. */
 function lendPackages(): Disposable {
   const hooks = registerHooks({
     resolve(specifier, context, next) {
       try {
         return next(specifier, context)
       } catch (error) {
-        if (!specifier.startsWith('@tproxy/')) throw error
+        if (!/^(@tproxy\/|(rxjs|zod)(\/|$))/.test(specifier)) throw error
         return next(specifier, { ...context, parentURL: import.meta.url })
       }
     },

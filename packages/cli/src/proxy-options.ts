@@ -11,6 +11,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
     default: settings.default === 'drop' ? drop() : direct(),
     carry: settings.carry,
     keepSpliced: settings.keep,
+    names: settings.names,
     routing: settings.routing,
     timeouts: settings.timeouts,
   }

@@ -26,6 +26,7 @@ idle-timeout: 5m
 drain-timeout: 1
 mark: 0x10000
 table: 7
+names: true
 `,
   )
   writeFileSync(list, 'drop\ndefault reject\n')
@@ -36,6 +37,7 @@ table: 7
     rules: [{ action: 'drop' }, { action: 'direct' }],
     defaultAction: 'reject',
     default: 'drop',
+    names: true,
     timeouts: { idleMs: 9000, drainMs: 1000 },
     routing: { mark: 1, table: 7 },
   })

@@ -18,6 +18,8 @@ export interface Settings {
   readonly carry: 'splice' | 'relay'
   /** Whether spliced connections outlive us. */
   readonly keep: boolean
+  /** Whether upstreams are told host names. */
+  readonly names: boolean
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly routing: RoutingOptions
@@ -40,7 +42,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     plugins: [
       ...options.plugins,
       ...(file.plugins ?? []).map((plugin) =>
-        typeof plugin === 'string' ? pluginChoice(plugin) : { name: plugin.name, argument: plugin.argument },
+        typeof plugin === 'string' ? pluginChoice(plugin) : { argument: undefined, ...plugin },
       ),
     ],
     rules,
@@ -48,6 +50,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     default: options.default ?? file['default-verdict'] ?? 'direct',
     carry: options.carry ?? file.carry ?? 'splice',
     keep: options.keep || file.keep === true,
+    names: options.names || file.names === true,
     interfaces:
       options.interfaces ??
       (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),

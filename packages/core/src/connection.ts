@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import type { Endpoint } from './endpoint.ts'
 import { TproxyError } from './errors.ts'
+import { type Peek, type Peeked, peek } from './peek/peek.ts'
 import type { ProcessInfo } from './process.ts'
 import type { Session } from './session.ts'
 import type { Accepted } from './transport.ts'
@@ -13,6 +14,9 @@ export type Settler = (
   plugin: string | undefined,
   failure: Error | undefined,
 ) => Promise<Session>
+
+/** Long enough for a first flight to follow the handshake over a bad link; all that a server that speaks first is delayed. */
+const peekMs = 300
 
 /** A connection that was accepted and is held until somebody decides: {@link settle} it, or {@link take} its socket. */
 export class Connection {
@@ -34,6 +38,9 @@ export class Connection {
   readonly accepted: Accepted
   readonly #settler: Settler
   #settled = false
+  #peek: Peek | undefined
+  #peeked: Peeked | undefined
+  #session: PromiseWithResolvers<Session> | undefined
 
   constructor(id: number, accepted: Accepted, settler: Settler) {
     this.id = id
@@ -47,7 +54,7 @@ export class Connection {
     this.#settler = settler
   }
 
-  /** The program's end, paused: nothing was read from it. Reading is for whoever takes the connection. */
+  /** The program's end, paused: all that it sent is still to be read. Reading is for whoever takes the connection. */
   get socket(): Socket {
     return this.accepted.socket
   }
@@ -55,6 +62,46 @@ export class Connection {
   /** Whether a verdict was given, or the socket taken, or the connection closed. */
   get settled(): boolean {
     return this.#settled
+  }
+
+  /**
+   * The session that it becomes once a verdict is given: for a plugin that wants to watch what it decided. Stays pending when
+   * the connection is taken, or reset because nobody decided.
+   */
+  get session(): Promise<Session> {
+    this.#session ??= Promise.withResolvers()
+    return this.#session.promise
+  }
+
+  /** @internal */
+  became(session: Session): void {
+    this.#session ??= Promise.withResolvers()
+    this.#session.resolve(session)
+  }
+
+  /** What {@link peek} found; undefined before, and when nobody looked. */
+  get peeked(): Peeked | undefined {
+    return this.#peeked
+  }
+
+  /**
+   * Looks at what the program says first and resolves with the protocol and the host name that it speaks of, without
+   * consuming a byte: whatever the verdict, the other side gets them all. Resolves with nothing when the program has not
+   * spoken within `deadlineMs` (default 300), as where the server speaks first, or when it has gone. Asked again, it gives
+   * the same answer. Rejects with `E_STATE` once the connection is settled, and `E_OPTION` for what is no time.
+   */
+  async peek({ deadlineMs = peekMs }: { deadlineMs?: number } = {}): Promise<Peeked> {
+    if (!Number.isFinite(deadlineMs) || deadlineMs < 0 || deadlineMs >= 2 ** 31)
+      throw new TproxyError('E_OPTION', `deadlineMs is ${deadlineMs}`, { hint: 'give milliseconds' })
+    if (this.#settled && this.#peek === undefined) throw this.#tooLate('peek into')
+    return this.look(deadlineMs)
+  }
+
+  /** @internal {@link peek}, also for who carries out the verdict. */
+  async look(deadlineMs: number = peekMs): Promise<Peeked> {
+    this.#peek ??= peek(this.socket, deadlineMs)
+    this.#peeked = await this.#peek.peeked
+    return this.#peeked
   }
 
   /**
@@ -82,10 +129,14 @@ export class Connection {
   }
 
   #claim(operation: string): void {
-    if (this.#settled)
-      throw new TproxyError('E_STATE', `${operation} connection ${this.id}: it has already been settled`, {
-        hint: 'settle or take a connection once, before its deadline',
-      })
+    if (this.#settled) throw this.#tooLate(operation)
     this.#settled = true
+    this.#peek?.stop()
+  }
+
+  #tooLate(operation: string): TproxyError {
+    return new TproxyError('E_STATE', `${operation} connection ${this.id}: it has already been settled`, {
+      hint: 'settle or take a connection once, before its deadline',
+    })
   }
 }

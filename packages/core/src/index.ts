@@ -9,10 +9,12 @@
  * @module
  */
 export { Connection } from './connection.ts'
+export { type DefinedPlugin, definePlugin, type PluginDefinition, type PluginText } from './define-plugin.ts'
 export { type Endpoint, endpoint, formatEndpoint } from './endpoint.ts'
 export { type ErrorCode, reason, TproxyError } from './errors.ts'
 export type { Interception } from './interception.ts'
 export { type Limits, type Timeouts } from './options.ts'
+export type { Peeked } from './peek/peek.ts'
 export { ask, type Decision, type Plugin, type PluginFactory } from './plugin.ts'
 export type { ProcessInfo } from './process.ts'
 export { intercept, type ProxyOptions, TransparentProxy } from './proxy.ts'
@@ -42,5 +44,5 @@ export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'
 export type { Accepted, Adopted, Transport } from './transport.ts'
-export type { Upstream } from './upstream.ts'
-export { direct, drop, isVerdict, type Verdict, via } from './verdict.ts'
+export { type Destination, formatDestination, type Upstream } from './upstream.ts'
+export { type CarryOptions, direct, drop, isVerdict, type Transforms, type Verdict, via } from './verdict.ts'

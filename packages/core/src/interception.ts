@@ -9,7 +9,8 @@ import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { Accepted, Adopted, Transport } from './transport.ts'
-import type { Verdict } from './verdict.ts'
+import type { Destination, Upstream } from './upstream.ts'
+import type { Transforms, Verdict } from './verdict.ts'
 
 /** Of silence, after which the kernel asks whether an upstream is still there. */
 const keepAliveMs = 60_000
@@ -31,6 +32,7 @@ export class Interception implements AsyncDisposable {
   readonly limits: Limits
 
   readonly #transport: Transport
+  readonly #names: boolean
   readonly #connections = new Subject<Connection>()
   readonly #sessions = new Subject<Session>()
   readonly #warnings = new Subject<string>()
@@ -40,8 +42,10 @@ export class Interception implements AsyncDisposable {
   #lastId = 0
   #closing: Promise<void> | undefined
 
-  constructor(transport: Transport, timeouts?: Timeouts) {
+  /** `names`: whether upstreams that do not say themselves are told host names. */
+  constructor(transport: Transport, timeouts?: Timeouts, { names = false }: { names?: boolean } = {}) {
     this.#transport = transport
+    this.#names = names
     this.limits = limits(timeouts)
     this.connections = this.#connections.asObservable()
     this.sessions = this.#sessions.asObservable()
@@ -153,6 +157,7 @@ export class Interception implements AsyncDisposable {
     const abort = new AbortController()
     this.#running.set(session, abort)
     void session.ended.then(() => this.#running.delete(session))
+    connection.became(session)
     this.#sessions.next(session)
     if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
     else await this.#carry(session, verdict, abort)
@@ -165,11 +170,14 @@ export class Interception implements AsyncDisposable {
     abort: AbortController,
   ): Promise<void> {
     const { connection } = session
-    let upstream: Duplex
+    let upstream: Duplex | undefined
+    let transforms: Transforms | undefined
     try {
       upstream = await this.#connect(connection, verdict, abort)
+      transforms = verdict.transform?.(connection)
     } catch (cause) {
       connection.socket.resetAndDestroy()
+      if (upstream !== undefined) reset(upstream)
       const error = cause instanceof Error ? cause : new Error(String(cause))
       session.finish(abort.signal.aborted ? { how: 'aborted' } : { how: 'failed', error })
       return
@@ -177,15 +185,18 @@ export class Interception implements AsyncDisposable {
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
     const { idleMs, halfClosedMs } = this.limits
     let relay: Relay | undefined
-    const splice = this.#transport.splice?.(connection.accepted, upstream, {
-      idleMs,
-      halfClosedMs,
-      silent: () => {
-        session.spliced()
-        relay?.handOver()
-      },
-      ended: (end) => session.finish(end),
-    })
+    const splice =
+      transforms !== undefined
+        ? 'a plugin reads the bytes'
+        : this.#transport.splice?.(connection.accepted, upstream, {
+            idleMs,
+            halfClosedMs,
+            silent: () => {
+              session.spliced()
+              relay?.handOver()
+            },
+            ended: (end) => session.finish(end),
+          })
     if (splice !== undefined) session.joined(splice)
     const carried = typeof splice === 'object' ? splice : undefined
     abort.signal.addEventListener('abort', () => {
@@ -197,6 +208,7 @@ export class Interception implements AsyncDisposable {
       idleMs,
       halfClosedMs,
       bytes: session.relayed,
+      ...(transforms && { transforms }),
       clientEnded: () => connection.accepted.closeInOrder?.(),
     })
     void relay.ended.then((end) => {
@@ -249,7 +261,7 @@ export class Interception implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<Duplex> {
     if (upstream.address !== undefined) await this.#transport.exempt?.(upstream.address)
-    const stream = await upstream.connect(connection.destination, signal)
+    const stream = await upstream.connect(await this.#destination(connection, upstream), signal)
     // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and
     // ends with this; the next ones do not come.
     if (upstream.address === undefined && stream instanceof Socket && stream.remoteAddress !== undefined)
@@ -260,6 +272,13 @@ export class Interception implements AsyncDisposable {
         })
     stream.on('error', () => {})
     return stream
+  }
+
+  async #destination(connection: Connection, { names = this.#names }: Upstream): Promise<Destination> {
+    const name = names ? (await connection.look()).name : undefined
+    // The upstream would take it for itself (RFC 6761, 6.3): nobody meant that who connects to another address.
+    if (name === undefined || /(^|\.)localhost$/.test(name)) return connection.destination
+    return { ...connection.destination, name }
   }
 }
 

@@ -13,12 +13,30 @@ export interface Plugin {
   (connection: Connection): Verdict | undefined | Promise<Verdict | undefined>
   /** The upstreams the plugin may name, when known beforehand: those on this host are then exempted at start. */
   readonly upstreams?: readonly Upstream[]
+  /** Called once, after the proxy that asked it has closed: what it says holds up the end for five seconds at most. */
+  readonly close?: () => void | Promise<void>
 }
 
 /** What a plugin module exports as `default`: `argument` is the text after `=` in `--plugin name=argument`. */
 export type PluginFactory<Options = { argument?: string; env?: NodeJS.ProcessEnv }> = (
   options: Options,
 ) => Plugin | Promise<Plugin>
+
+const closeMs = 5_000
+
+/** Lets plugins clean up, all of them. Throws `E_PLUGIN` when one fails or takes too long. */
+export async function closePlugins(plugins: readonly Plugin[]): Promise<void> {
+  const closing = plugins.map(async (plugin) => {
+    const deadline = new Deadline(closeMs, 'did not close')
+    try {
+      await deadline.race(plugin.name || 'anonymous', () => plugin.close?.())
+    } finally {
+      deadline.clear()
+    }
+  })
+  const failed = (await Promise.allSettled(closing)).find(({ status }) => status === 'rejected')
+  if (failed?.status === 'rejected') throw failed.reason as Error
+}
 
 /** A verdict and who gave it; `plugin` is undefined for the default. */
 export interface Decision {
@@ -35,11 +53,11 @@ export async function ask(
   connection: Connection,
   { fallback, timeoutMs }: { fallback: Verdict; timeoutMs: number },
 ): Promise<Decision> {
-  const deadline = new Deadline(timeoutMs)
+  const deadline = new Deadline(timeoutMs, 'gave no verdict')
   try {
     for (const plugin of plugins) {
       const name = plugin.name || 'anonymous'
-      const answer = await deadline.race(name, plugin, connection)
+      const answer = await deadline.race(name, () => plugin(connection))
       if (answer === undefined) continue
       if (!isVerdict(answer))
         throw new TproxyError('E_PLUGIN', `plugin ${name} returned something that is no verdict`, {
@@ -53,27 +71,26 @@ export async function ask(
   }
 }
 
-/** One timer for all plugins asked about one connection. */
+/** One timer for all that plugins are asked one after the other. */
 class Deadline {
   #timer: NodeJS.Timeout
   #passed: Promise<never>
   #asked = ''
 
-  constructor(timeoutMs: number) {
+  constructor(timeoutMs: number, lacking: string) {
     const { promise, reject } = Promise.withResolvers<never>()
     promise.catch(() => {})
     this.#passed = promise
     this.#timer = setTimeout(
-      () =>
-        reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} gave no verdict within ${timeoutMs} ms`)),
+      () => reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} ${lacking} within ${timeoutMs} ms`)),
       timeoutMs,
     )
   }
 
-  async race(name: string, plugin: Plugin, connection: Connection): Promise<unknown> {
+  async race(name: string, ask: () => unknown): Promise<unknown> {
     this.#asked = name
     try {
-      const answer = plugin(connection)
+      const answer = ask()
       return answer instanceof Promise ? await Promise.race([answer, this.#passed]) : answer
     } catch (cause) {
       if (cause instanceof TproxyError && cause.code === 'E_TIMEOUT') throw cause

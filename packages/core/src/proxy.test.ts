@@ -41,7 +41,7 @@ async function start(
   options: Partial<ProxyOptions>,
   dial?: () => Promise<Socket>,
 ): Promise<{ proxy: TransparentProxy; transport: LocalTransport; nextSession: () => Promise<Session> }> {
-  const transport = await LocalTransport.open(dial === undefined ? {} : { direct: dial })
+  const transport = new LocalTransport(dial === undefined ? {} : { direct: dial })
   const proxy = await TransparentProxy.open({ timeouts: { drainMs: 0 }, ...options, transport })
   cleanUp.use(proxy)
   return { proxy, transport, nextSession: () => firstValueFrom(proxy.sessions) }
@@ -287,7 +287,7 @@ test('an upstream may be any stream, not only a socket', async () => {
 })
 
 test('a connection nobody settles is reset at its deadline', async () => {
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const { Interception } = await import('./interception.ts')
   await using interception = new Interception(transport, { decisionMs: 50 })
   const warning = firstValueFrom(interception.warnings)
@@ -297,7 +297,7 @@ test('a connection nobody settles is reset at its deadline', async () => {
 })
 
 test('a taken socket belongs to the caller, and settling it again is an error', async () => {
-  const transport = await LocalTransport.open()
+  const transport = new LocalTransport()
   const { Interception } = await import('./interception.ts')
   await using interception = new Interception(transport, { decisionMs: 50 })
   const pending = firstValueFrom(interception.connections)
@@ -325,4 +325,40 @@ test('closing lets sessions finish until the deadline, resets the rest, and comp
   expect((await pending).end).toEqual({ how: 'aborted' })
   expect(await ended).toBe('ECONNRESET')
   expect(await all).toHaveLength(1)
+})
+
+test('plugins clean up once the proxy has closed, and one that cannot is told of', async () => {
+  const log: string[] = []
+  const tidy: Plugin = Object.assign(() => undefined, { close: () => void log.push('tidy') })
+  const broken: Plugin = Object.assign(
+    function broken() {
+      return undefined
+    },
+    {
+      close: () => Promise.reject(new Error('disk full')),
+    },
+  )
+  const { proxy } = await start({ plugins: [broken, tidy] })
+  proxy.sessions.subscribe({ complete: () => void log.push('closed') })
+  const closing = proxy.close()
+  await expect(closing).rejects.toMatchObject({
+    code: 'E_PLUGIN',
+    message: 'plugin broken failed: disk full',
+  })
+  expect(log).toEqual(['closed', 'tidy'])
+  cleanUp = new AsyncDisposableStack()
+})
+
+test('a plugin can watch the session of what it decided', async () => {
+  const { dial } = await origin(echo)
+  const ended = Promise.withResolvers<Session>()
+  const watching: Plugin = (connection) => {
+    void connection.session.then((session) => session.ended).then(ended.resolve)
+    return direct()
+  }
+  const { transport } = await start({ plugins: [watching] }, dial)
+  const client = await transport.connect({ destination })
+  client.end('hello')
+  expect(await text(client)).toBe('hello')
+  expect(await ended.promise).toMatchObject({ bytes: { sent: 5, received: 5 }, end: { how: 'closed' } })
 })

@@ -4,7 +4,7 @@ import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { Interception } from './interception.ts'
 import { limits } from './options.ts'
-import { ask, type Plugin } from './plugin.ts'
+import { ask, closePlugins, type Plugin } from './plugin.ts'
 import type { Rules } from './rules/control.ts'
 import type { RuleList } from './rules/model.ts'
 import type { Session } from './session.ts'
@@ -20,6 +20,12 @@ export interface ProxyOptions extends InterceptOptions {
   readonly plugins?: readonly Plugin[]
   /** What applies when no plugin answers. Default: `direct()`. */
   readonly default?: Verdict
+  /**
+   * Whether upstreams are told the host name that a program speaks of, in place of the address (see `Destination`); an
+   * upstream's own `names` overrides it. Default: false. A name is a claim: with it a program reaches whatever the upstream
+   * resolves it to, on the same port, whatever address the rules saw.
+   */
+  readonly names?: boolean
   /** Takes connections from here instead of from the kernel; the options of interception then do not apply. */
   readonly transport?: Transport
 }
@@ -30,6 +36,7 @@ export class TransparentProxy implements AsyncDisposable {
   readonly #plugins: readonly Plugin[]
   readonly #default: Verdict
   readonly #decisionMs: number
+  #closing: Promise<void> | undefined
 
   /**
    * Starts. When this returns, new connections are intercepted. Throws `TproxyError`; then nothing stays set up.
@@ -51,7 +58,8 @@ export class TransparentProxy implements AsyncDisposable {
         if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
       const { decisionMs, ...timeouts } = limits(options.timeouts)
       // The interception's own deadline is a backstop here: the plugins' comes first, and names who did not answer.
-      const interception = new Interception(transport, { ...timeouts, decisionMs: decisionMs + backstopMs })
+      const patient = { ...timeouts, decisionMs: decisionMs + backstopMs }
+      const interception = new Interception(transport, patient, { names: options.names ?? false })
       return new TransparentProxy(interception, plugins, options.default ?? direct(), decisionMs)
     } catch (error) {
       await transport.close()
@@ -102,9 +110,10 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.active
   }
 
-  /** See {@link Interception.close}. */
+  /** See {@link Interception.close}. Then plugins clean up; throws `E_PLUGIN` when one cannot. */
   close(options?: { drainMs?: number }): Promise<void> {
-    return this.#interception.close(options)
+    this.#closing ??= this.#interception.close(options).then(() => closePlugins(this.#plugins))
+    return this.#closing
   }
 
   /** Resets all sessions now. */

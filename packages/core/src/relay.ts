@@ -1,8 +1,9 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
-import { TproxyError } from './errors.ts'
+import { reason, TproxyError } from './errors.ts'
 import type { SessionEnd } from './session.ts'
+import type { Transforms } from './verdict.ts'
 
 export interface RelayOptions {
   /** Milliseconds without a byte in either direction after which both sides are reset; 0 for never. */
@@ -11,6 +12,8 @@ export interface RelayOptions {
   readonly halfClosedMs: number
   /** Counted into, per chunk. */
   readonly bytes: { sent: number; received: number }
+  /** What the bytes pass through on their way. */
+  readonly transforms?: Transforms
   /** Called once the stream towards the client was ended in order. */
   readonly clientEnded?: () => void
 }
@@ -35,6 +38,7 @@ export class Relay {
   #flowing = 2
   #lastByte = performance.now()
   #timer: NodeJS.Timeout | undefined
+  readonly #transforms: readonly Duplex[]
   readonly #listeners: [side: Duplex, event: string, listener: (...args: any[]) => void][] = []
 
   constructor(client: Duplex, upstream: Duplex, options: RelayOptions) {
@@ -46,14 +50,17 @@ export class Relay {
     this.#options = options
     this.#watch(client, 'client')
     this.#watch(upstream, 'upstream')
-    this.#pump(client, upstream, (length) => {
+    this.#arm(options.idleMs)
+    const { sent = [], received = [] } = options.transforms ?? {}
+    this.#transforms = [sent, received].flat()
+    for (const transform of this.#transforms) this.#watchTransform(transform)
+    this.#pump(client, [sent, upstream].flat(), (length) => {
       options.bytes.sent += length
     })
-    this.#pump(upstream, client, (length) => {
+    this.#pump(upstream, [received, client].flat(), (length) => {
       options.bytes.received += length
     })
     this.#on(client, 'finish', () => options.clientEnded?.())
-    this.#arm(options.idleMs)
   }
 
   /** Lets go of both sides, which somebody else carries from here; {@link ended} never resolves. */
@@ -76,19 +83,30 @@ export class Relay {
     this.#listeners.push([side, event, listener])
   }
 
-  #pump(from: Duplex, to: Duplex, count: (length: number) => void): void {
+  /** Carries what comes from one side, through what is on the way, to the other. */
+  #pump(from: Duplex, way: readonly Duplex[], count: (length: number) => void): void {
     this.#on(from, 'data', (chunk: Buffer) => {
       count(chunk.length)
       this.#lastByte = performance.now()
-      if (!to.write(chunk)) from.pause()
     })
-    this.#on(to, 'drain', () => from.resume())
-    this.#on(from, 'end', () => {
-      to.end()
+    const ended = () => {
       this.#flowing--
       this.#lastByte = performance.now()
       if (this.#flowing === 1) this.#arm(this.#options.halfClosedMs)
+    }
+    // Whoever peeked may have come upon the end.
+    if (from.readableEnded) ended()
+    else this.#on(from, 'end', ended)
+    for (const [index, to] of way.entries()) this.#link(way[index - 1] ?? from, to)
+  }
+
+  #link(from: Duplex, to: Duplex): void {
+    this.#on(from, 'data', (chunk: Buffer) => {
+      if (!to.write(chunk)) from.pause()
     })
+    this.#on(to, 'drain', () => from.resume())
+    if (from.readableEnded) to.end()
+    else this.#on(from, 'end', () => to.end())
     from.resume()
   }
 
@@ -106,11 +124,25 @@ export class Relay {
       }
       if (--this.#open > 0) return
       clearTimeout(this.#timer)
+      for (const transform of this.#transforms) transform.destroy()
       this.#resolve(this.#end ?? { how: 'closed' })
     }
     // It may have broken off before the relay began.
     if (side.closed) queueMicrotask(closed)
     else this.#on(side, 'close', closed)
+  }
+
+  /** Bytes that a transform still had are lost with it. */
+  #watchTransform(transform: Duplex): void {
+    const failed = (cause: unknown) => {
+      if (this.#open === 0) return
+      const error = new TproxyError('E_PLUGIN', `a transform failed: ${reason(cause)}`, { cause })
+      this.abort({ how: 'failed', error })
+    }
+    transform.on('error', failed)
+    transform.on('close', () => {
+      if (!(transform.readableEnded && transform.writableFinished)) failed(new Error('it closed early'))
+    })
   }
 
   /** One timer, armed anew only when it fires: a byte costs no timer operation. */

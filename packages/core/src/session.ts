@@ -7,7 +7,7 @@ export interface SessionEnd {
   /**
    * - `closed` both directions ended in order
    * - `reset` one side reset the connection or broke off, and the other was reset in turn
-   * - `failed` the upstream or destination was not reached; the client was reset
+   * - `failed` the upstream or destination was not reached, or a plugin's transform failed; the client was reset
    * - `dropped` the verdict was to drop, or nobody decided in time
    * - `timeout` nothing moved for the idle or half-closed time
    * - `aborted` we closed it, while shutting down

@@ -1,5 +1,20 @@
 import type { Duplex } from 'node:stream'
-import type { Endpoint } from './endpoint.ts'
+import { type Endpoint, formatEndpoint } from './endpoint.ts'
+
+/** Where an upstream is to connect to. */
+export interface Destination extends Endpoint {
+  /**
+   * The host name that the program speaks of (see `Connection.peek`), for an upstream that takes names. It stands in place
+   * of the address, which the program chose and the upstream does not learn; the port stays.
+   */
+  readonly name?: string
+}
+
+/** `example.org:443` when there is a name, else as {@link formatEndpoint}. */
+export function formatDestination(destination: Destination): string {
+  const { name, port } = destination
+  return name === undefined ? formatEndpoint(destination) : `${name}:${port}`
+}
 
 /** A way to reach destinations: a SOCKS or HTTP proxy, a chain of them, or your own. */
 export interface Upstream {
@@ -12,6 +27,9 @@ export interface Upstream {
    */
   readonly address?: { readonly host: string; readonly port: number }
 
+  /** Whether it wants host names: what a program says first is then peeked at. Default: what the proxy's `names` says. */
+  readonly names?: boolean
+
   /**
    * Opens a tunnel to `destination`. The stream returned carries exactly the bytes of the connection: bytes that
    * arrived with the upstream's last handshake reply must still be readable from it. A `net.Socket` should have been
@@ -19,5 +37,5 @@ export interface Upstream {
    *
    * Rejects when the upstream refuses or fails, or when `signal` aborts; whatever it had opened is closed by then.
    */
-  connect(destination: Endpoint, signal: AbortSignal): Promise<Duplex>
+  connect(destination: Destination, signal: AbortSignal): Promise<Duplex>
 }

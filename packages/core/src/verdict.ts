@@ -1,19 +1,42 @@
+import type { Duplex } from 'node:stream'
+import type { Connection } from './connection.ts'
 import type { Upstream } from './upstream.ts'
 
 /** What becomes of a connection. Plain data, made by {@link direct}, {@link via} and {@link drop}. */
 export type Verdict =
-  | { readonly kind: 'direct' }
-  | { readonly kind: 'via'; readonly upstream: Upstream }
+  | ({ readonly kind: 'direct' } & CarryOptions)
+  | ({ readonly kind: 'via'; readonly upstream: Upstream } & CarryOptions)
   | { readonly kind: 'drop'; readonly reset: boolean }
 
+/** How a connection is carried. */
+export interface CarryOptions {
+  /**
+   * Makes streams for the bytes to pass through, anew for each connection and once the other side is reached. Such a
+   * connection is carried by this process, never by the kernel. When it throws, or a stream of it fails or closes early,
+   * both sides are reset.
+   */
+  readonly transform?: (connection: Connection) => Transforms
+}
+
+/**
+ * Streams such as `Transform`s, by direction: what arrives is written into one, what is read from it goes on, and it ends when
+ * the side that it reads from has ended. A direction without one passes unchanged.
+ */
+export interface Transforms {
+  /** From the program to its destination. */
+  readonly sent?: Duplex
+  /** Back to the program. */
+  readonly received?: Duplex
+}
+
 /** Carry the connection to its original destination, from the same source address and interface. */
-export function direct(): Verdict {
-  return { kind: 'direct' }
+export function direct(options: CarryOptions = {}): Verdict {
+  return { kind: 'direct', ...options }
 }
 
 /** Carry the connection through `upstream`. If that fails the client gets a reset, never a direct connection. */
-export function via(upstream: Upstream): Verdict {
-  return { kind: 'via', upstream }
+export function via(upstream: Upstream, options: CarryOptions = {}): Verdict {
+  return { kind: 'via', upstream, ...options }
 }
 
 /** Refuse the connection: with a TCP reset (the default), or with `reset: false` by closing it in order (FIN). */
@@ -24,7 +47,9 @@ export function drop(options: { reset?: boolean } = {}): Verdict {
 /** Whether a value a plugin returned is a verdict. */
 export function isVerdict(value: unknown): value is Verdict {
   if (typeof value !== 'object' || value === null || !('kind' in value)) return false
+  if (value.kind === 'drop') return true
+  if ('transform' in value && !['function', 'undefined'].includes(typeof value.transform)) return false
   if (value.kind === 'via')
     return 'upstream' in value && typeof (value.upstream as Partial<Upstream>)?.connect === 'function'
-  return value.kind === 'direct' || value.kind === 'drop'
+  return value.kind === 'direct'
 }

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { type Endpoint, formatEndpoint } from '@tproxy/core'
+import { type Destination, formatEndpoint } from '@tproxy/core'
 import { failure, type Way } from './dial.ts'
 import { exchanger } from './exchange.ts'
 import { ProxyAgent } from './proxy-agent.ts'
@@ -10,7 +10,7 @@ import { type Authority, replay, requestHead } from './request-head.ts'
 export interface Client {
   /** Our end of the connection. */
   readonly stream: Duplex
-  readonly destination: Endpoint
+  readonly destination: Destination
   /** Resets the client. */
   readonly fail: (error: Error) => void
   /** Hands the connection over to a tunnel, which first gets what was already read. */

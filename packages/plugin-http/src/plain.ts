@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import { type Endpoint, formatEndpoint } from '@tproxy/core'
+import { type Destination, formatEndpoint } from '@tproxy/core'
 import { failure, type Way } from './dial.ts'
 import type { Client } from './forward.ts'
 import { join } from './join.ts'
@@ -16,7 +16,7 @@ const silenceMs = 300
  *
  * Whatever fails later destroys the returned stream with an error.
  */
-export function plain(way: Way, destination: Endpoint, forward: (client: Client) => void): Duplex {
+export function plain(way: Way, destination: Destination, forward: (client: Client) => void): Duplex {
   const step = `${formatEndpoint(destination)} through ${way.proxy.name}`
   const { near, far } = pair(() => failure(step, new Error('the connection was cut')))
   const gone = new AbortController()

@@ -51,6 +51,16 @@ describe('a CONNECT tunnel', () => {
     await proxy.idle()
   })
 
+  test('is asked for by the host name when there is one', async () => {
+    await using origin = await echo()
+    const log: string[] = []
+    await using proxy = await proxyServer({ tunnels: origin.port, log })
+    const named = { ...endpoint('2001:db8::1', 443), name: 'shop.example' }
+    const socket = await open(`http://127.0.0.1:${proxy.port}`, {}, named)
+    socket.destroy()
+    expect(log).toEqual(['CONNECT shop.example:443\nHost: shop.example:443'])
+  })
+
   test('lets the client go on after the server has ended', async () => {
     await using proxy = await scripted(async (socket) => {
       await readHead(socket)

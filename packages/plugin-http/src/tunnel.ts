@@ -1,15 +1,15 @@
 import { request } from 'node:http'
 import type { Socket } from 'node:net'
-import { type Endpoint, formatEndpoint } from '@tproxy/core'
+import { type Destination, formatDestination } from '@tproxy/core'
 import { credentialsHint, dial, failure, type Way } from './dial.ts'
 
 /**
  * Opens a tunnel with CONNECT (RFC 9110, 9.3.6) within the deadline and resolves with its socket, bytes that came with
  * the reply unread in it. Rejects with `E_UPSTREAM`; the socket is closed by then.
  */
-export function tunnel(way: Way, destination: Endpoint, signal: AbortSignal): Promise<Socket> {
+export function tunnel(way: Way, destination: Destination, signal: AbortSignal): Promise<Socket> {
   const { proxy, timeoutMs } = way
-  const authority = formatEndpoint(destination)
+  const authority = formatDestination(destination)
   let step = `connect to ${proxy.name}`
   if (signal.aborted) return Promise.reject(failure(step, new Error('aborted')))
 

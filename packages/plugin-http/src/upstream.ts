@@ -12,6 +12,11 @@ export interface HttpUpstreamOptions {
   /** Milliseconds for connecting to the proxy, TLS and CONNECT together. Default 10 000. */
   readonly timeoutMs?: number
   /**
+   * Whether tunnels are asked for by the host name that a program speaks of, instead of the address. Default: what the
+   * `names` of the proxy says. For plain HTTP see `authority`.
+   */
+  readonly names?: boolean
+  /**
    * Destination ports where plain HTTP is forwarded request by request instead of tunnelled: many proxies refuse
    * CONNECT to port 80. What is not HTTP/1.x there is tunnelled all the same. Default `[80]`.
    */
@@ -41,7 +46,7 @@ export interface HttpUpstreamOptions {
  */
 export function httpUpstream(
   url: string,
-  { timeoutMs = 10_000, plainPorts = [80], authority = 'host', tls = {} }: HttpUpstreamOptions = {},
+  { timeoutMs = 10_000, names, plainPorts = [80], authority = 'host', tls = {} }: HttpUpstreamOptions = {},
 ): Upstream {
   const proxy = parseProxy(url)
   if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > 2_147_483_647)
@@ -57,8 +62,9 @@ export function httpUpstream(
   return {
     name: proxy.name,
     address: { host: proxy.host, port: proxy.port },
-    async connect({ address, port }, signal) {
-      const destination = endpoint(address, port)
+    ...(names !== undefined && { names }),
+    async connect({ address, port, name }, signal) {
+      const destination = { ...endpoint(address, port), ...(name !== undefined && { name }) }
       if (!plainPorts.includes(port)) return tunnel(way, destination, signal)
       if (signal.aborted) throw failure(`connect to ${proxy.name}`, new Error('aborted'))
       return plain(way, destination, forward)

@@ -13,7 +13,8 @@ export interface SocksProxy {
   readonly name: string
 }
 
-// A SOCKS5 client that is given an address has nothing to resolve, so socks5h means the same as socks5, and 4a as 4.
+// A program has resolved its name before we see it, so socks5h means the same as socks5, and 4a as 4: whether the proxy
+// gets a name is for the option `names` to say.
 const versions: Readonly<Record<string, 4 | 5>> = {
   'socks:': 5,
   'socks5:': 5,

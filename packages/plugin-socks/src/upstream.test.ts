@@ -82,6 +82,24 @@ describe('a SOCKS upstream', () => {
     expect(String(await buffer(await open(`socks5://127.0.0.1:${proxy.port}`, mapped)))).toBe('93.184.216.34')
   })
 
+  test('asks for a host by its name when there is one, with SOCKS5 and 4a', async () => {
+    const named = { ...endpoint('2001:db8::1', 443), name: 'shop.example' }
+    await using five = await scriptedProxy(async (peer) => {
+      await peer.read(3)
+      peer.write([5, 0])
+      expect((await peer.read(19)).toString('latin1')).toBe('\x05\x01\0\x03\x0cshop.example\x01\xbb')
+      peer.write(granted)
+      peer.socket.end('five')
+    })
+    expect(String(await buffer(await open(`socks5://127.0.0.1:${five.port}`, named)))).toBe('five')
+    await using four = await scriptedProxy(async (peer) => {
+      expect((await peer.read(22)).toString('latin1')).toBe('\x04\x01\x01\xbb\0\0\0\x01\0shop.example\0')
+      peer.write([0, 90, 0, 0, 0, 0, 0, 0])
+      peer.socket.end('four')
+    })
+    expect(String(await buffer(await open(`socks4://127.0.0.1:${four.port}`, named)))).toBe('four')
+  })
+
   test('reaches a proxy that listens on IPv6', async () => {
     await using proxy = await scriptedProxy(async (peer) => {
       await acceptSocks5(peer)

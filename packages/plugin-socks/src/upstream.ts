@@ -1,5 +1,13 @@
 import { connect, type Socket } from 'node:net'
-import { type Endpoint, endpoint, formatEndpoint, reason, TproxyError, type Upstream } from '@tproxy/core'
+import {
+  type Destination,
+  endpoint,
+  formatDestination,
+  formatEndpoint,
+  reason,
+  TproxyError,
+  type Upstream,
+} from '@tproxy/core'
 import { handshake } from './handshake.ts'
 import { parseChain, type SocksProxy } from './proxy-url.ts'
 
@@ -7,6 +15,11 @@ import { parseChain, type SocksProxy } from './proxy-url.ts'
 export interface SocksUpstreamOptions {
   /** Milliseconds for connecting and all handshakes of a chain together. Default 10 000. */
   readonly timeoutMs?: number
+  /**
+   * Whether the last proxy is told the host name that a program speaks of, and resolves it, instead of the address: SOCKS5
+   * and 4a. Default: what the `names` of the proxy says.
+   */
+  readonly names?: boolean
 }
 
 /**
@@ -21,7 +34,7 @@ export interface SocksUpstreamOptions {
  */
 export function socksUpstream(
   url: string | readonly string[],
-  { timeoutMs = 10_000 }: SocksUpstreamOptions = {},
+  { timeoutMs = 10_000, names }: SocksUpstreamOptions = {},
 ): Upstream {
   const hops = parseChain(url)
   if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > 2_147_483_647)
@@ -30,20 +43,21 @@ export function socksUpstream(
   return {
     name: hops.map((hop) => hop.name).join(' → '),
     address: { host, port },
-    connect: (destination, signal) =>
-      open(hops, endpoint(destination.address, destination.port), timeoutMs, signal),
+    ...(names !== undefined && { names }),
+    connect: ({ address, port, name }, signal) =>
+      open(hops, { ...endpoint(address, port), ...(name !== undefined && { name }) }, timeoutMs, signal),
   }
 }
 
 async function open(
   hops: readonly [SocksProxy, ...SocksProxy[]],
-  destination: Endpoint,
+  destination: Destination,
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<Socket> {
   let step = `connect to ${hops[0].name}`
   const last = hops.at(-1) ?? hops[0]
-  if (last.version === 4 && destination.family === 6)
+  if (last.version === 4 && destination.family === 6 && destination.name === undefined)
     throw new TproxyError(
       'E_UPSTREAM',
       `${last.name} cannot reach ${formatEndpoint(destination)}: SOCKS4 has no IPv6`,
@@ -73,9 +87,11 @@ async function open(
     await Promise.race([connected(socket), failed.promise])
     for (const [index, hop] of hops.entries()) {
       const next = hops[index + 1]
-      const [host, port] = next ? [next.host, next.port] : [destination.address, destination.port]
+      const [host, port] = next
+        ? [next.host, next.port]
+        : [destination.name ?? destination.address, destination.port]
       const where = hops.length > 1 ? `hop ${index + 1}: ` : ''
-      const goal = next ? next.name : formatEndpoint(destination)
+      const goal = next ? next.name : formatDestination(destination)
       step = `${where}SOCKS${hop.version} handshake with ${hop.name} for ${goal}`
       await Promise.race([handshake(socket, hop, host, port), failed.promise])
     }

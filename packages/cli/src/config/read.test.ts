@@ -11,7 +11,7 @@ function problemsOf(text: string): readonly string[] {
 describe('a configuration file', () => {
   it('has rules as text and as mappings, which mean the same', () => {
     const text = `
-plugins: [socks=socks5://192.0.2.1:1080, { name: ./office.ts, argument: a=b }]
+plugins: [socks=socks5://192.0.2.1:1080, { name: ./office.ts, argument: a=b, options: { ports: [1] } }]
 interfaces: [eth0, eth1]
 rules:
   - drop tcp dport 25
@@ -30,7 +30,10 @@ table: 0x64
 `
     expect(parseConfig(text, 'f.yaml')).toEqual({
       config: {
-        plugins: ['socks=socks5://192.0.2.1:1080', { name: './office.ts', argument: 'a=b' }],
+        plugins: [
+          'socks=socks5://192.0.2.1:1080',
+          { name: './office.ts', argument: 'a=b', options: { ports: [1] } },
+        ],
         interfaces: ['eth0', 'eth1'],
         rules: [
           { action: 'drop', protocol: 'tcp', dport: 25 },

@@ -4,13 +4,14 @@ import { durationForm, parseDuration } from '../quantities.ts'
 
 /** What a configuration file says. Its keys are the command line's options, but for the two defaults. */
 export interface ConfigFile {
-  readonly plugins?: readonly (string | { name: string; argument?: string | undefined })[] | undefined
+  readonly plugins?: readonly (string | PluginMapping)[] | undefined
   readonly interfaces?: string | readonly string[] | undefined
   readonly rules?: readonly (string | Rule)[] | undefined
   readonly 'default-action'?: Action | undefined
   readonly 'default-verdict'?: 'direct' | 'drop' | undefined
   readonly carry?: 'splice' | 'relay' | undefined
   readonly keep?: boolean | undefined
+  readonly names?: boolean | undefined
   readonly 'connect-timeout'?: string | number | undefined
   readonly 'idle-timeout'?: string | number | undefined
   readonly 'drain-timeout'?: string | number | undefined
@@ -18,6 +19,12 @@ export interface ConfigFile {
   readonly mark?: number | undefined
   readonly table?: number | undefined
   readonly priority?: number | undefined
+}
+
+interface PluginMapping {
+  readonly name: string
+  readonly argument?: string | undefined
+  readonly options?: Readonly<Record<string, unknown>> | undefined
 }
 
 // The `error` of a schema is what is expected instead.
@@ -85,13 +92,17 @@ const rule = z.union(
   { error: aRule },
 )
 
-const aPlugin = 'a plugin: NAME, NAME=ARGUMENT, or a mapping with name and argument'
+const aPlugin = 'a plugin: NAME, NAME=ARGUMENT, or a mapping with name, argument and options'
 const plugin = z.union(
   [
     z.string().regex(/^[^=]/, { error: aPlugin }),
     z.strictObject({
       name: word('the name of a plugin'),
       argument: z.string({ error: 'text' }).optional(),
+      options: z
+        .record(z.string(), z.unknown(), { error: 'a mapping of options' })
+        .optional()
+        .describe('For plugins made with definePlugin'),
     }),
   ],
   { error: aPlugin },
@@ -128,6 +139,12 @@ const schema = z.strictObject(
       .boolean({ error: 'true or false' })
       .optional()
       .describe('Whether connections in the kernel outlive tproxy-run, and the next one takes them over'),
+    names: z
+      .boolean({ error: 'true or false' })
+      .optional()
+      .describe(
+        'Whether upstreams get the host name that a program speaks of, not the address; false unless it is given',
+      ),
     'connect-timeout': duration.describe('30s unless it is given'),
     'idle-timeout': duration.describe('2h unless it is given'),
     'drain-timeout': duration.describe('5s unless it is given'),
@@ -177,7 +194,7 @@ function simplify(issue: z.core.$ZodIssue, base: readonly PropertyKey[] = []): I
 
 function keysAt(path: readonly PropertyKey[]): string[] {
   if (path.length === 0) return Object.keys(schema.shape)
-  if (path[0] === 'plugins') return ['name', 'argument']
+  if (path[0] === 'plugins') return ['name', 'argument', 'options']
   return path.at(-1) === 'not'
     ? Object.keys(criteria)
     : ['action', 'not', 'via', 'log', ...Object.keys(criteria)]
