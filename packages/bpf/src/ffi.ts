@@ -92,6 +92,8 @@ interface Libbpf {
   findMap: Call<[object: Pointer, name: string], Pointer>
   findProgram: Call<[object: Pointer, name: string], Pointer>
   setInitialValue: Call<[map: Pointer, data: Buffer, size: number]>
+  /** Before loading: the object's map is this one. */
+  reuseMap: Call<[map: Pointer, fd: number]>
   mapFd: Call<[map: Pointer]>
   programFd: Call<[program: Pointer]>
   updateElement: Call<[fd: number, key: Buffer, value: Buffer, flags: number]>
@@ -125,6 +127,7 @@ export const bpf: Libbpf = {
   findMap: bpfPointer('void *bpf_object__find_map_by_name(void *, const char *)'),
   findProgram: bpfPointer('void *bpf_object__find_program_by_name(void *, const char *)'),
   setInitialValue: bpfInt('int bpf_map__set_initial_value(void *, const void *, size_t)'),
+  reuseMap: bpfInt('int bpf_map__reuse_fd(void *, int)'),
   mapFd: bpfInt('int bpf_map__fd(void *)'),
   programFd: bpfInt('int bpf_program__fd(void *)'),
   updateElement: bpfInt('int bpf_map_update_elem(int, const void *, const void *, uint64_t)'),
@@ -158,6 +161,7 @@ interface Libc {
   setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
   flock: Call<[fd: number, operation: number]>
   fcntl: Call<[fd: number, operation: number, argument: number]>
+  ioctl: Call<[fd: number, operation: number, argument: Buffer]>
   /** Length, or -1. */
   recv: (fd: number, buffer: Buffer, length: number, flags: number) => number
 }
@@ -168,8 +172,9 @@ export const c: Libc = {
   listen: libcInt('int listen(int, int)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
-  // Variadic, which makes no difference for an int where we run.
+  // Variadic, which makes no difference for one argument where we run.
   fcntl: libcInt('int fcntl(int, int, int)'),
+  ioctl: libcInt('int ioctl(int, unsigned long, _Out_ void *)'),
   recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
 }
 

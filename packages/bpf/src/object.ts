@@ -13,13 +13,25 @@ export class LoadedObject {
     this.#object = object
   }
 
-  /** Opens, configures and loads. Throws a {@link LoadError}. */
-  static load(what: string, path: string, settings: Buffer): LoadedObject {
+  /**
+   * Opens, configures and loads. `shared` are maps of another object, by name, that take the place of its own. Throws a
+   * {@link LoadError}.
+   */
+  static load(
+    what: string,
+    path: string,
+    settings?: Buffer,
+    shared: Readonly<Record<string, number>> = {},
+  ): LoadedObject {
     const outcome = withLibbpfLog(() => {
       const object = bpf.open(`open ${path}`, path, null)
       try {
-        const rodata = bpf.findMap('find the settings', object, '.rodata.settings')
-        bpf.setInitialValue('configure', rodata, settings, settings.length)
+        if (settings !== undefined) {
+          const rodata = bpf.findMap('find the settings', object, '.rodata.settings')
+          bpf.setInitialValue('configure', rodata, settings, settings.length)
+        }
+        for (const [name, fd] of Object.entries(shared))
+          bpf.reuseMap(`share map ${name}`, bpf.findMap(`find map ${name}`, object, name), fd)
         bpf.load(`load ${what}`, object)
         return new LoadedObject(object)
       } catch (error) {

@@ -228,6 +228,11 @@ export class Steering {
     return [...this.#links.values()]
   }
 
+  /** What is known of programs' sockets, for {@link Fastpath.load}: the descriptor of a map. */
+  get sockets(): number {
+    return this.#object.map('sockets')
+  }
+
   /** For {@link Splicing.attach}, which goes before it. */
   get egress(): number {
     return this.#object.program('wan_egress')
