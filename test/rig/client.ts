@@ -10,6 +10,7 @@ export interface Dialled {
   /** Of the client. */
   readonly port: number
   readonly connectMs: number
+  readonly sent: number
   readonly received: number
   readonly slowestGapMs: number
   /** Whether what came back was what was sent. */
@@ -25,6 +26,7 @@ export interface Dial {
   readonly mark?: number
   readonly send?: string
   readonly echo?: number
+  readonly random?: boolean
   readonly shutdown?: boolean
   readonly reset?: boolean
   readonly hold?: boolean

@@ -43,7 +43,7 @@ const plugins: Record<string, Plugin> = {
   },
 }
 
-const { plugin, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
+const { plugin, accepting: _, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
   const chosen = plugin === undefined ? undefined : plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
@@ -85,7 +85,11 @@ try {
       if (rules !== undefined)
         proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })
       const counts = proxy.rules?.counts().map(({ packets, bytes }) => [Number(packets), Number(bytes)])
-      say('rules', { counts, list: proxy.rules?.list })
+      const fastpath = Object.entries(proxy.fastpath.counts?.() ?? {}).map(([name, count]) => [
+        name,
+        Number(count),
+      ])
+      say('rules', { counts, list: proxy.rules?.list, fastpath: Object.fromEntries(fastpath) })
     } catch (error) {
       say('rules', { error: reason(error) })
     }
@@ -93,7 +97,7 @@ try {
   process.once('SIGTERM', () => void proxy.close().then(() => say('closed')))
   process.on('uncaughtException', (error) => say('uncaught', { message: reason(error), stack: error.stack }))
   process.on('unhandledRejection', (error) => say('uncaught', { message: reason(error) }))
-  say('ready')
+  say('ready', { fastpath: proxy.fastpath })
 } catch (error) {
   say('failed', { code: (error as { code?: string }).code, message: reason(error) })
   process.exitCode = 1

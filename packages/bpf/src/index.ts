@@ -1,8 +1,16 @@
-export { Fastpath } from './fastpath.ts'
+export { Fastpath, type FastpathCounters } from './fastpath.ts'
 export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
-export { duplicate, endInOrder, outboundSocket, silence, transparentListener, tryLock, unread } from './sockets.ts'
+export {
+  duplicate,
+  endInOrder,
+  outboundSocket,
+  silence,
+  transparentListener,
+  tryLock,
+  unread,
+} from './sockets.ts'
 export { Splicing } from './splicing.ts'
 export { type Counters, libbpfVersion, type RuleList, replyMark, Steering } from './steering.ts'

@@ -44,6 +44,8 @@ What becomes of it
                            @tproxy/plugin-NAME or tproxy-plugin-NAME, installed beside tproxy-run, or a path
       --default VERDICT    direct (the default) or drop: for what no plugin decides
       --carry relay        all bytes through tproxy-run, instead of in the kernel where that can be
+      --fastpath to-proxy      where tproxy-run carries the bytes, what the command sends skips the network stack; both: what
+                           it receives too. See the README for what that changes for the command
       --connect-timeout T, --idle-timeout T, --drain-timeout T
                            such as 500ms, 30s, 5m; default 30s, 2h, 5s
 The command

@@ -1,4 +1,10 @@
-import { type InterfaceSelection, type RoutingOptions, type Timeouts, TproxyError } from '@tproxy/core'
+import {
+  type FastpathMode,
+  type InterfaceSelection,
+  type RoutingOptions,
+  type Timeouts,
+  TproxyError,
+} from '@tproxy/core'
 import type { Given } from './invocation.ts'
 import { durationForm, parseDuration } from './quantities.ts'
 
@@ -13,6 +19,7 @@ export const flags: Flags = {
   rules: { type: 'string' },
   default: { type: 'string' },
   carry: { type: 'string' },
+  fastpath: { type: 'string' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -44,6 +51,7 @@ export interface Options {
   readonly rules: readonly RuleSource[]
   readonly default: 'direct' | 'drop' | undefined
   readonly carry: 'splice' | 'relay' | undefined
+  readonly fastpath: FastpathMode | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -65,6 +73,9 @@ export function readOptions(given: readonly Given[]): Options {
   const carry = last('carry')
   if (carry !== undefined && carry !== 'splice' && carry !== 'relay')
     throw new TproxyError('E_OPTION', `--carry is "${carry}"`, { hint: 'splice or relay' })
+  const fastpath = last('fastpath')
+  if (fastpath !== undefined && fastpath !== 'to-proxy' && fastpath !== 'both' && fastpath !== 'off')
+    throw new TproxyError('E_OPTION', `--fastpath is "${fastpath}"`, { hint: 'to-proxy, both or off' })
   return {
     config: last('config'),
     plugins: all('plugin').map(pluginChoice),
@@ -73,6 +84,7 @@ export function readOptions(given: readonly Given[]): Options {
     ),
     default: fallback,
     carry,
+    fastpath,
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

@@ -1,4 +1,11 @@
-import { direct, drop, type Plugin, type ProxyOptions, selectInterfaces } from '@tproxy/core'
+import {
+  direct,
+  drop,
+  type FastpathState,
+  type Plugin,
+  type ProxyOptions,
+  selectInterfaces,
+} from '@tproxy/core'
 import type { Ready } from './report.ts'
 import type { Settings } from './settings.ts'
 
@@ -10,6 +17,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
     ...(settings.defaultAction !== undefined && { defaultAction: settings.defaultAction }),
     default: settings.default === 'drop' ? drop() : direct(),
     carry: settings.carry,
+    fastpath: settings.fastpath,
     routing: settings.routing,
     timeouts: settings.timeouts,
   }
@@ -17,7 +25,11 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
 
 export function readiness(
   settings: Settings,
-  { plugins, cgroup }: { plugins: readonly Plugin[]; cgroup: string | undefined },
+  {
+    plugins,
+    cgroup,
+    fastpath,
+  }: { plugins: readonly Plugin[]; cgroup: string | undefined; fastpath: FastpathState },
 ): Ready {
   return {
     interfaces: selectInterfaces(settings.interfaces ?? 'all').map(({ name }) => name),
@@ -28,5 +40,6 @@ export function readiness(
     })),
     rules: settings.rules.length,
     default: settings.default,
+    fastpath,
   }
 }

@@ -1,4 +1,4 @@
-import { type RuleEvent, reason, type Session, type TransparentProxy } from '@tproxy/core'
+import { type FastpathState, type RuleEvent, reason, type Session, type TransparentProxy } from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { HumanReport } from './human-report.ts'
@@ -13,6 +13,7 @@ export interface Ready {
   readonly plugins: readonly { readonly name: string; readonly upstreams: readonly string[] }[]
   readonly rules: number
   readonly default: 'direct' | 'drop'
+  readonly fastpath: FastpathState
 }
 
 /** Tells somebody what happens. */
@@ -39,6 +40,8 @@ export function makeReport({ form, options }: CommandForm | InterfaceForm): Repo
 
 /** Reports everything a proxy does. */
 export function follow(proxy: TransparentProxy, report: Report): void {
+  const { problem } = proxy.fastpath
+  if (problem !== undefined) report.warning(`fastpath is off: ${problem}`)
   proxy.warnings.subscribe((message) => report.warning(message))
   proxy.rules?.logged.subscribe((event) => report.rule(event))
   proxy.sessions.subscribe((session) => {

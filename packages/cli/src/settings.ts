@@ -1,4 +1,4 @@
-import type { Action, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
+import type { Action, FastpathMode, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
 import { defined, interfaceSelection, type Options, type PluginChoice, pluginChoice } from './options.ts'
 import { Problems } from './problems.ts'
@@ -16,6 +16,7 @@ export interface Settings {
   /** For what no plugin decides. */
   readonly default: 'direct' | 'drop'
   readonly carry: 'splice' | 'relay'
+  readonly fastpath: FastpathMode
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly routing: RoutingOptions
@@ -45,6 +46,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     defaultAction,
     default: options.default ?? file['default-verdict'] ?? 'direct',
     carry: options.carry ?? file.carry ?? 'splice',
+    fastpath: options.fastpath ?? file.fastpath ?? 'off',
     interfaces:
       options.interfaces ??
       (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),

@@ -4,7 +4,7 @@ import { type Observable, Subject, type Subscription } from 'rxjs'
 import { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
-import { type Limits, limits, type Timeouts } from './options.ts'
+import { type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
 import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
@@ -59,6 +59,11 @@ export class Interception implements AsyncDisposable {
   /** The rules in force; undefined for a transport that has none. They can be read and replaced. */
   get rules(): Rules | undefined {
     return this.#transport.rules
+  }
+
+  /** Which reads skip the network stack, and why none do although it was asked for. */
+  get fastpath(): FastpathState {
+    return this.#transport.fastpath ?? { mode: 'off' }
   }
 
   /** How many sessions last. */
@@ -181,6 +186,7 @@ export class Interception implements AsyncDisposable {
       else relay?.abort({ how: 'aborted' })
     })
     if (carried?.settled) return
+    if (carried === undefined) connection.accepted.accelerate?.()
     relay = new Relay(connection.socket, upstream, {
       idleMs,
       halfClosedMs,

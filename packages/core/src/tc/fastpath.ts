@@ -1,12 +1,7 @@
-import { Fastpath, type FlowKey } from '@tproxy/bpf'
+import { Fastpath } from '@tproxy/bpf'
+import type { FastpathMode } from '../options.ts'
 import { cgroupRoot } from './cgroup.ts'
 import { rehearse } from './rehearsal.ts'
-
-/**
- * Whose reads skip the network stack on a connection that this process carries: `to-proxy`, our own; `both`, the program's
- * too, which then meets the side effects that the README lists; `off`, nobody's.
- */
-export type FastpathMode = 'to-proxy' | 'both' | 'off'
 
 export interface FastpathOptions {
   readonly mode: Exclude<FastpathMode, 'off'>
@@ -18,10 +13,10 @@ export interface FastpathOptions {
 
 /** Loads, tries out and attaches. Throws the reason why this kernel does not take it, or not do it right. */
 export async function openFastpath({ mode, cgroup, sockets }: FastpathOptions): Promise<Fastpath> {
+  await tryFastpath(mode)
   using undo = new DisposableStack()
   const fastpath = undo.use(Fastpath.load(sockets))
   fastpath.redirect(mode === 'both')
-  await rehearse(fastpath, mode)
   fastpath.watch(cgroup ?? cgroupRoot())
   undo.move()
   return fastpath
@@ -33,5 +28,3 @@ export async function tryFastpath(mode: Exclude<FastpathMode, 'off'>): Promise<v
   fastpath.redirect(mode === 'both')
   await rehearse(fastpath, mode)
 }
-
-export type { FlowKey }

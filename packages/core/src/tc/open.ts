@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import type { Server } from 'node:net'
 import {
   Exemption,
+  type Fastpath,
   type Flow,
   Limit,
   LoadError,
@@ -15,15 +16,16 @@ import {
 } from '@tproxy/bpf'
 import { map, Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
-import type { Timeouts } from '../options.ts'
+import type { FastpathMode, FastpathState, Timeouts } from '../options.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Action, Rule, RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
-import { listenOn } from './acceptor.ts'
+import { keyOf, listenOn } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
 import { type Device, Devices } from './devices.ts'
 import { UpstreamExemption } from './exemption.ts'
+import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
@@ -56,6 +58,11 @@ export interface InterceptOptions {
    * process. Default: `splice`.
    */
   readonly carry?: 'splice' | 'relay'
+  /**
+   * Which reads skip the network stack on connections that this process carries to their end. Needs Linux 6.13. A kernel
+   * that does not do it right has it switched off, with a warning. Default: `off`.
+   */
+  readonly fastpath?: FastpathMode
   readonly routing?: RoutingOptions
 }
 
@@ -99,6 +106,8 @@ export async function openTransport(
   const steering = undo.use(load(mark, scope !== undefined))
   const { splicing, unspliced } = options.carry === 'relay' ? relayed : tryToSplice(mark)
   if (splicing !== undefined) undo.use(splicing)
+  const { fastpath, state } = await tryFastpath(options, steering)
+  if (fastpath !== undefined) undo.use(fastpath)
   let splicer: Splicer | undefined
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
@@ -126,6 +135,7 @@ export async function openTransport(
           backlog,
           budget,
           takeFlow: (key) => steering.takeFlow(key),
+          ...(fastpath !== undefined && { fastpath }),
           describe: (flow) => describeFlow(flow, describe, rules),
           accepted: (connection) => accepted.next(connection),
           warn: (message) => warnings.next(message),
@@ -173,7 +183,12 @@ export async function openTransport(
       }),
     ),
     exempt: (address) => exemption.ensure(address),
-    splice: (connection, upstream, how) => splicer?.splice(connection, upstream, how) ?? unspliced,
+    fastpath: state,
+    splice: (connection, upstream, how) => {
+      const splice = splicer?.splice(connection, upstream, how) ?? unspliced
+      if (typeof splice !== 'string') fastpath?.forget(keyOf(connection))
+      return splice
+    },
     stop: () => steering.stopTaking(),
     close: () => acquired.disposeAsync(),
   }
@@ -193,6 +208,20 @@ function tryToSplice(mark: number): { splicing: Splicing | undefined; unspliced:
     return { splicing: loadSplicing(mark), unspliced: '' }
   } catch (cause) {
     return { splicing: undefined, unspliced: reason(cause) }
+  }
+}
+
+/** The same for these. */
+async function tryFastpath(
+  { fastpath: mode = 'off', cgroup }: InterceptOptions,
+  { sockets }: Steering,
+): Promise<{ fastpath?: Fastpath; state: FastpathState }> {
+  if (mode === 'off') return { state: { mode } }
+  try {
+    const fastpath = await openFastpath({ mode, cgroup, sockets })
+    return { fastpath, state: { mode, counts: () => fastpath.counters() } }
+  } catch (cause) {
+    return { state: { mode: 'off', problem: reason(cause) } }
   }
 }
 

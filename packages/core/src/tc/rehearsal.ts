@@ -1,4 +1,4 @@
-import { once } from 'node:events'
+import { on, once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { type Fastpath, type FastpathCounters, type FlowKey, unread } from '@tproxy/bpf'
 import { addressBytes } from '../endpoint.ts'
@@ -72,13 +72,17 @@ const send = (socket: Socket, text: string) =>
     socket.write(text, (error) => (error ? reject(error) : resolve()))
   })
 
-/** Exactly so many bytes. */
+/** Reads until it has so many bytes. */
 async function read(socket: Socket, length: number, signal: AbortSignal): Promise<string> {
-  for (;;) {
-    const bytes = socket.read(length) as Buffer | null
-    if (bytes !== null) return bytes.toString()
-    await once(socket, 'readable', { signal })
+  let text = ''
+  const chunks = on(socket, 'data', { signal })
+  socket.resume()
+  for await (const [chunk] of chunks) {
+    text += chunk
+    if (text.length >= length) break
   }
+  socket.pause()
+  return text
 }
 
 async function ended(socket: Socket, signal: AbortSignal): Promise<boolean> {
