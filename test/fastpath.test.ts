@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { dial, holdDial } from './rig/client.ts'
+import { type Dial, dial, holdDial, type Target } from './rig/client.ts'
 import { shortConnections } from './rig/crowd.ts'
 import { fixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
@@ -15,7 +16,8 @@ beforeAll(async () => {
 afterAll(() => world?.close())
 
 const MB = 1_000_000
-const origin = addresses[4].origin
+const { origin, url } = addresses[4]
+const modes = ['to-proxy', 'both'] as const
 
 /** With a proxy that intercepts all programs of the client's cgroup, and relays. */
 const proxied = (options: ProxyProgramOptions = {}) =>
@@ -28,20 +30,126 @@ const proxied = (options: ProxyProgramOptions = {}) =>
     ...options,
   })
 
-const counts = async (proxy: Program) => (await tellRules(proxy, {})).fastpath ?? {}
+async function count(proxy: Program, name: string): Promise<number> {
+  return (await tellRules(proxy, {})).fastpath?.[name] ?? 0
+}
+
+/** A connection that sends nothing before it is joined. */
+async function joined(proxy: Program, target: Target, options: Dial) {
+  const before = await count(proxy, 'joined')
+  const held = await holdDial(world.client, target, options)
+  while ((await count(proxy, 'joined')) === before) await sleep(5)
+  return held
+}
 
 async function expectEnd(proxy: Program): Promise<void> {
   expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
   expect(proxy.events.filter(({ event }) => event === 'uncaught' || event === 'warning')).toEqual([])
 }
 
-describe.each([4, 6] as const)('over IPv%i', (family) => {
-  test.each(['to-proxy', 'both'] as const)('%s: bytes skip the network stack', async (fastpath) => {
+describe.each(modes)('%s', (fastpath) => {
+  test.each([4, 6] as const)('bytes skip the network stack over IPv%i', async (family) => {
     await using proxy = await proxied({ fastpath })
-    const echoed = await dial(world.client, [addresses[family].origin, 7], { echo: 3 * MB, random: true })
+    const held = await joined(proxy, [addresses[family].origin, 7], { echo: 3 * MB, random: true })
+    const echoed = await held.release()
     expect(echoed).toMatchObject({ end: 'closed', received: 3 * MB, equal: true })
-    expect(await counts(proxy)).toMatchObject({ recorded: 1, joined: 1, full: 0 })
-    expect((await counts(proxy))['redirected']).toBeGreaterThan(1)
+    expect(await count(proxy, 'redirected')).toBeGreaterThan(fastpath === 'both' ? 1 : 0)
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({ bytes: { sent: 3 * MB, received: 3 * MB } })
+    await expectEnd(proxy)
+  })
+
+  test('a proxy that does not read holds no more than without', async () => {
+    const sent = async (options: ProxyProgramOptions): Promise<number> => {
+      await using proxy = await proxied(options)
+      const held = await holdDial(world.client, [origin, 1005], { echo: 100 * MB, random: true, timeout: 3000 })
+      await sleep(100)
+      const { sent } = await held.release()
+      if (options.fastpath !== 'off') expect(await count(proxy, 'unread')).toBeGreaterThan(0)
+      return sent
+    }
+    const [off, on] = [await sent({ fastpath: 'off' }), await sent({ fastpath })]
+    expect(off).toBeLessThan(50 * MB)
+    expect(on).toBeLessThan(off + 2 * MB)
+  }, 30_000)
+
+  test('a program that reads slowly is not flooded', async () => {
+    await using proxy = await proxied({ fastpath })
+    const held = await joined(proxy, [origin, 19], { send: '100000000\n', slow: 1500, read: 150_000 })
+    const { port } = await held.release()
+    const end = await endFrom(proxy, port)
+    expect(end.bytes.received).toBeLessThan(50 * MB)
+    await expectEnd(proxy)
+  }, 30_000)
+
+  test('what was sent before the proxy decided is read first', async () => {
+    await using proxy = await proxied({ fastpath, plugin: 'hesitating' })
+    for (let round = 0; round < 5; round++) {
+      // More than the buffers hold, so that it is joined in the midst of it.
+      const echoed = await dial(world.client, [origin, 7], { echo: 20 * MB, random: true })
+      expect(echoed).toMatchObject({ end: 'closed', received: 20 * MB, equal: true })
+    }
+    expect(await count(proxy, 'joined')).toBe(5)
+    expect(await count(proxy, 'behind')).toBeGreaterThan(5)
+    await expectEnd(proxy)
+  }, 30_000)
+
+  test('the end of one direction comes behind its bytes, and the other lives on', async () => {
+    await using proxy = await proxied({ fastpath })
+    for (let round = 0; round < 20; round++) {
+      const held = await joined(proxy, [origin, 9], { send: 'x'.repeat(1000), shutdown: true })
+      const hash = createHash('sha256').update('x'.repeat(1000)).digest('hex')
+      const result = await held.release()
+      expect(result).toMatchObject({ end: 'fin', first: expect.stringContaining(`${hash} 1000`) })
+    }
+    expect(await count(proxy, 'redirected')).toBeGreaterThanOrEqual(fastpath === 'both' ? 40 : 20)
+    const spoken = await dial(world.client, [origin, 1002], { send: 'x'.repeat(9999), shutdown: true })
+    expect(spoken).toMatchObject({ end: 'fin', received: 1024 })
+    await expectEnd(proxy)
+  })
+
+  test('where its target is gone, a program hears what it would hear without', async () => {
+    await using proxy = await proxied({ fastpath })
+    const reset = await joined(proxy, [origin, 1001], { echo: MB, random: true })
+    expect((await reset.release()).end).toBe('ECONNRESET')
+    const held = await joined(proxy, [origin, 7], { echo: 100 * MB, random: true })
+    const released = held.release()
+    await sleep(50)
+    await proxy.stop('SIGKILL')
+    expect((await released).end).toBe('ECONNRESET')
+  })
+
+  test('1 GB each way arrives as it was sent, in messages of random size', async () => {
+    await using proxy = await proxied({ fastpath })
+    const size = 1000 * MB
+    const client = await fixture('client')
+    const up = `${generate(size)} | ${client} --pipe --random --shutdown --timeout 60000 ${origin} 9 2>/dev/null`
+    const down = `curl -sS -m 60 http://${url}/bytes/${size} | sha256sum`
+    const sums = await world.client.run('bash', ['-c', `${up}; ${down}`], { timeoutMs: 80_000 })
+    const zeros = createHash('sha256')
+    for (let left = size; left > 0; left -= MB) zeros.update(Buffer.alloc(MB, 'x'))
+    expect(sums.stdout).toBe(`${digest(size)} ${size}\n${zeros.digest('hex')}  -\n`)
+    const held = await joined(proxy, [origin, 7], { echo: size, random: true, timeout: 60_000 })
+    expect(await held.release()).toMatchObject({ end: 'closed', received: size, equal: true })
+    await expectEnd(proxy)
+  }, 120_000)
+
+  test('10 000 short connections lose nothing, and nothing of them stays', async () => {
+    await using proxy = await proxied({ fastpath })
+    const crowd = { address: origin, port: 7, count: 10_000, parallel: 100 }
+    const result = await shortConnections(world.client, crowd)
+    expect(result).toMatchObject({ succeeded: 10_000, failed: 0, unanswered: 0 })
+    expect(await count(proxy, 'recorded')).toBe(10_000)
+    expect(await count(proxy, 'joined')).toBe(10_000)
+    expect(await count(proxy, 'full')).toBe(0)
+    await expectEnd(proxy)
+  }, 60_000)
+
+  test.each(['waitall', 'peek', 'splice', 'ask'])('a program that reads with %s', async (way) => {
+    await using proxy = await proxied({ fastpath })
+    const reader = `${await fixture('reader')} ${way} ${origin} 19 5000000 | sha256sum`
+    const expected = (await world.client.run('bash', ['-c', `${await fixture('client')} --pipe ${origin} 19 <<<5000000 2>/dev/null | sha256sum`])).stdout
+    const { stdout, stderr } = await world.client.run('bash', ['-c', reader])
+    console.log(fastpath, way, stdout === expected, stderr)
     await expectEnd(proxy)
   })
 })

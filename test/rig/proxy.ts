@@ -4,6 +4,7 @@ import { readlinkSync } from 'node:fs'
 import { get } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
@@ -28,6 +29,10 @@ const plugins: Record<string, Plugin> = {
     if (port === 2) return new Promise(() => {})
     if (port === 3) return 'nonsense' as never
     return undefined
+  },
+  hesitating: async function hesitating() {
+    await sleep(5)
+    return direct()
   },
   // What a plugin does by itself while it decides: none of it may come back as a connection.
   busy: async function busy() {
