@@ -26,7 +26,12 @@ for (const side of sides) {
   const server = world.internet.spawn('taskset', ['-c', '0', ends, 'serve', `${port}`])
   await server.until(({ stdout }) => stdout.includes('ready'), 'the server')
   // Some kernels answer FIONREAD wrongly, which these ends do not ask.
-  const words = ['--conditions=@tproxy/source', '--import', path('../../test/rig/accepting.ts'), path('proxy.ts')]
+  const words = [
+    '--conditions=@tproxy/source',
+    '--import',
+    path('../../test/rig/accepting.ts'),
+    path('proxy.ts'),
+  ]
   const options = JSON.stringify({ cgroup: world.client.cgroup, fastpath: side })
   const proxy = world.client.spawn(process.execPath, [...words, options])
   await proxy.until(({ stdout }) => stdout.includes(`"mode":"${side}"`), 'the proxy')
@@ -36,7 +41,9 @@ for (const side of sides) {
 
 /** Nanoseconds of CPU that the proxy and the server have used. */
 function used({ proxy, world }: (typeof worlds)[number]): number {
-  const threads = readdirSync(`/proc/${proxy.pid}/task`).map((id) => `/proc/${proxy.pid}/task/${id}/schedstat`)
+  const threads = readdirSync(`/proc/${proxy.pid}/task`).map(
+    (id) => `/proc/${proxy.pid}/task/${id}/schedstat`,
+  )
   const own = threads.reduce((sum, thread) => sum + Number(readFileSync(thread, 'utf8').split(' ')[0]), 0)
   // The server's threads end with their connections.
   const server = /usage_usec (\d+)/.exec(readFileSync(`${world.internet.cgroup}/cpu.stat`, 'utf8'))?.[1]
@@ -72,7 +79,10 @@ for (const { what, mode, size } of tries) {
     'both / off ': ratio(cost, 'both'),
   })
 }
-printTable(`Messages a second, and CPU of all processes for each: medians of ${rounds} alternating rounds`, rows)
+printTable(
+  `Messages a second, and CPU of all processes for each: medians of ${rounds} alternating rounds`,
+  rows,
+)
 for (const { side, proxy } of worlds) {
   await proxy.stop()
   console.log(side, proxy.events.find(({ event }) => event === 'counts')?.counts)

@@ -24,6 +24,7 @@ export interface Dial {
   readonly bind?: number
   readonly device?: string
   readonly mark?: number
+  readonly mptcp?: boolean
   readonly send?: string
   readonly echo?: number
   readonly random?: boolean

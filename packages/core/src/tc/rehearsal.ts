@@ -97,7 +97,7 @@ function counter(fastpath: Fastpath): (name: keyof FastpathCounters) => number {
 }
 
 function expect(met: boolean, problem: string): void {
-  if (!met) throw new Error(`the fastpath does not work on this kernel: ${problem}`)
+  if (!met) throw new Error(`this kernel does not do it right: ${problem}`)
 }
 
 const descriptor = (socket: Socket) => (socket as unknown as { _handle: { fd: number } })._handle.fd
