@@ -79,7 +79,7 @@ test('with a command, it is attached to the cgroup of that command only', async 
 })
 
 test('on an interface, it is attached to all that the proxy can see, such as a container', async () => {
-  const enter = 'mount -t cgroup2 none "$0" && exec "$@"'
+  const enter = 'umount "$0" && mount -t cgroup2 none "$0" && exec "$@"'
   const words = ['--json', '-i', 'wan0', '--carry', 'relay', '--fastpath', 'both']
   await using proxy = world.client.spawn(
     'unshare',

@@ -97,7 +97,7 @@ describe.each(modes)('%s', (fastpath) => {
     const held = await joined(proxy, [origin, 19], { send: '100000000\n', slow: 1500, read: 150_000 })
     const { port } = await held.release()
     const end = await endFrom(proxy, port)
-    expect(end.bytes.received).toBeLessThan(50 * MB)
+    expect((end['bytes'] as { received: number }).received).toBeLessThan(50 * MB)
     await expectEnd(proxy)
   }, 30_000)
 

@@ -2,6 +2,7 @@
 // wake-up across these two costs up to 90 µs, more than what is measured.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import type { Program } from '../../test/rig/host.ts'
 import { World } from '../../test/rig/world.ts'
 import { median, printTable } from '../rules/report.ts'
 
@@ -20,7 +21,7 @@ const ends = path('dist/ends')
 execFileSync('gcc', ['-O2', '-Wall', '-D_GNU_SOURCE', '-pthread', '-o', ends, path('ends.c')])
 
 await using stack = new AsyncDisposableStack()
-const worlds = []
+const worlds: { side: string; world: World; proxy: Program }[] = []
 for (const side of sides) {
   const world = stack.use(await World.create())
   const server = world.internet.spawn('taskset', ['-c', '0', ends, 'serve', `${port}`])
