@@ -15,6 +15,8 @@ export interface Dialled {
   readonly slowestGapMs: number
   /** Whether what came back was what was sent. */
   readonly equal: boolean
+  /** Whether a write failed. */
+  readonly broken: boolean
   /** The first bytes received. */
   readonly first: string
 }
