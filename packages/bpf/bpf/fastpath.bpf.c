@@ -121,9 +121,7 @@ int remember(struct bpf_sock_ops *ctx)
 	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
 		return 1;
 	sk = ctx->sk;
-	if (!sk)
-		return 1;
-	opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	opened = sk ? bpf_sk_storage_get(&sockets, sk, NULL, 0) : NULL;
 	if (!opened || opened->decided != DECIDED_BY_RULE || opened->verdict.action != ACTION_PROXY)
 		return because(FASTPATH_NOT_INTERCEPTED, 1);
 	tcp = bpf_skc_to_tcp_sock(sk);
