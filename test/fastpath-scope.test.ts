@@ -68,6 +68,18 @@ test('a kernel that does not take the programs costs nothing but them', async ()
   }
 })
 
+test('what is sent to a target that is not there goes by TCP, and is no error', async () => {
+  const script = new URL('./rig/missing-target.ts', import.meta.url).pathname
+  const { stdout, stderr } = await world.client.run(process.execPath, ['--conditions=@tproxy/source', script])
+  expect(stderr).toBe('')
+  expect(JSON.parse(stdout)).toEqual({
+    first: ['sent', 'redirected'],
+    second: ['sent', 'passed'],
+    redirected: 1,
+    notJoined: 1,
+  })
+})
+
 test('with a command, it is attached to the cgroup of that command only', async () => {
   const script = 'PATH=$PATH:/usr/sbin bpftool -j cgroup show $0$(sed -n s/^0:://p /proc/self/cgroup)'
   const words = ['--carry', 'relay', '--fastpath', 'both', '--json', '--', 'sh', '-c', script, cgroupMount]
