@@ -10,10 +10,13 @@ export interface Dialled {
   /** Of the client. */
   readonly port: number
   readonly connectMs: number
+  readonly sent: number
   readonly received: number
   readonly slowestGapMs: number
   /** Whether what came back was what was sent. */
   readonly equal: boolean
+  /** Whether a write failed. */
+  readonly broken: boolean
   /** The first bytes received. */
   readonly first: string
 }
@@ -23,8 +26,10 @@ export interface Dial {
   readonly bind?: number
   readonly device?: string
   readonly mark?: number
+  readonly mptcp?: boolean
   readonly send?: string
   readonly echo?: number
+  readonly random?: boolean
   readonly shutdown?: boolean
   readonly reset?: boolean
   readonly hold?: boolean

@@ -4,6 +4,7 @@ import { readlinkSync } from 'node:fs'
 import { get } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
@@ -34,6 +35,10 @@ const plugins: Record<string, Plugin> = {
     say('peeked', { id: connection.id, ...peeked })
     return direct()
   },
+  hesitating: async function hesitating() {
+    await sleep(5)
+    return direct()
+  },
   // What a plugin does by itself while it decides: none of it may come back as a connection.
   busy: async function busy() {
     const url = 'http://203.0.113.10/bytes/1'
@@ -48,7 +53,12 @@ const plugins: Record<string, Plugin> = {
   },
 }
 
-const { plugin, silent = false, ...options } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
+const {
+  plugin,
+  silent = false,
+  accepting: _,
+  ...options
+} = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
   const chosen = plugin === undefined ? undefined : plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
@@ -96,7 +106,11 @@ try {
       if (rules !== undefined)
         proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })
       const counts = proxy.rules?.counts().map(({ packets, bytes }) => [Number(packets), Number(bytes)])
-      say('rules', { counts, list: proxy.rules?.list })
+      const fastpath = Object.entries(proxy.fastpath.counts?.() ?? {}).map(([name, count]) => [
+        name,
+        Number(count),
+      ])
+      say('rules', { counts, list: proxy.rules?.list, fastpath: Object.fromEntries(fastpath) })
     } catch (error) {
       say('rules', { error: reason(error) })
     }
@@ -104,7 +118,7 @@ try {
   process.once('SIGTERM', () => void proxy.close().then(() => say('closed')))
   process.on('uncaughtException', (error) => say('uncaught', { message: reason(error), stack: error.stack }))
   process.on('unhandledRejection', (error) => say('uncaught', { message: reason(error) }))
-  say('ready')
+  say('ready', { fastpath: proxy.fastpath })
 } catch (error) {
   say('failed', { code: (error as { code?: string }).code, message: reason(error) })
   process.exitCode = 1

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import type { Action } from '@tproxy/core'
+import type { Action, FastpathMode } from '@tproxy/core'
 import { Host, type Program } from './host.ts'
 
 const node = process.execPath
@@ -84,6 +84,7 @@ export class World implements AsyncDisposable {
   async proxy(options: ProxyProgramOptions = {}, host: Host = this.client): Promise<Program> {
     const program = host.spawn(node, [
       '--conditions=@tproxy/source',
+      ...(options.accepting ? ['--import', path('./accepting.ts')] : []),
       path('./proxy.ts'),
       JSON.stringify(options),
     ])
@@ -134,6 +135,9 @@ export interface ProxyProgramOptions {
   readonly keepSpliced?: boolean
   /** Says nothing of connections. */
   readonly silent?: boolean
+  readonly fastpath?: FastpathMode
+  /** With fastpath: see accepting.ts. */
+  readonly accepting?: boolean
   readonly timeouts?: Record<string, number>
 }
 
@@ -148,6 +152,8 @@ export interface RuleCommand {
 export interface RuleAnswer {
   readonly counts?: readonly (readonly [packets: number, bytes: number])[]
   readonly error?: string
+  /** Counts of the fastpath. */
+  readonly fastpath?: Readonly<Record<string, number>>
 }
 
 /** Sends a line to proxy.ts, and waits for the answer. */

@@ -44,6 +44,7 @@ enum limit {
 	LIMIT_PAIRS = 32768,
 	LIMIT_PAIR_EVENTS = 1 << 20, /* bytes */
 	LIMIT_HOOKED = 256,	     /* interfaces where spliced connections are looked for */
+	LIMIT_ENDS = 32768,	     /* connections that the fastpath knows */
 };
 
 /* Constant from load on. */
@@ -359,6 +360,27 @@ enum splice_counter {
 	SPLICE_DROPPED,	   /* could not be rewritten */
 	SPLICE_EVENT_LOST, /* beside another: the events were full */
 	SPLICE_MAX,
+};
+
+/* What the fastpath did. */
+enum fastpath_counter {
+	/* remember: each connection that a program of the cgroup has opened */
+	FASTPATH_RECORDED,
+	FASTPATH_NOT_INTERCEPTED,
+	FASTPATH_MPTCP,
+	FASTPATH_FULL, /* as many as there may be, or no memory; join counts it too */
+	/* join: each connection whose bytes the process carries */
+	FASTPATH_JOINED,
+	FASTPATH_GONE,	     /* a socket was not found */
+	FASTPATH_UNRECORDED, /* the program connected out of remember's sight */
+	/* to_proxy and to_program: each message */
+	FASTPATH_REDIRECTED,
+	FASTPATH_NOT_JOINED, /* its receiver is not the process, or not yet */
+	FASTPATH_WRAPPED,    /* another layer on the socket, such as TLS, changes it first */
+	FASTPATH_BEHIND,     /* bytes that went by TCP are unread */
+	FASTPATH_DECIDED,    /* towards the program: some went by TCP, and so do all others */
+	FASTPATH_UNREAD,     /* as many bytes as may be are unread */
+	FASTPATH_MAX,
 };
 
 #endif

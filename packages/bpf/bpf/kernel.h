@@ -34,10 +34,22 @@ struct dst_entry {
 	struct net_device *dev;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct sock {
 	struct sock_common __sk_common;
 	struct dst_entry *sk_dst_cache;
+	struct {
+		atomic_t rmem_alloc;
+	} sk_backlog;
+	int sk_rcvbuf;
 	__u8 sk_shutdown;
+};
+
+struct inet_connection_sock {
+	const void *icsk_ulp_ops;
 };
 
 struct tcp_options_received {
@@ -56,6 +68,8 @@ struct tcp_sock {
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_wnd;
+	__u64 bytes_received;
+	_Bool is_mptcp;
 	struct tcp_options_received rx_opt;
 	void *md5sig_info;
 	void *ao_info;

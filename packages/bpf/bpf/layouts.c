@@ -26,6 +26,7 @@ enum direction direction;
 enum pair_state pair_state;
 enum unfit unfit;
 enum splice_counter splice_counter;
+enum fastpath_counter fastpath_counter;
 struct arming arming;
 struct carriage carriage;
 struct leg leg;

@@ -2,7 +2,7 @@
 #ifndef TPROXY_MAPS_H
 #define TPROXY_MAPS_H
 
-#include "contract.h"
+#include "opened.h"
 
 const volatile struct settings settings SEC(".rodata.settings");
 
@@ -68,30 +68,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct rule_count);
 } rule_counts SEC(".maps");
-
-/* What is known of a local TCP socket that connects: who opened it, and what was decided about it.
- * It lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress,
- * per packet. Bounded: by the sockets there are. Full (no memory for the socket's options): the
- * owner is unknown and each packet decides anew, alike. */
-enum decided {
-	UNDECIDED = 0,
-	DECIDED_BY_RULE,
-	DECIDED_TO_PASS, /* out of scope or exempt, whatever the rules say */
-};
-
-struct opened {
-	struct owner owner;
-	__u32 exempt;
-	__u32 decided;
-	struct verdict verdict;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct opened);
-} sockets SEC(".maps");
 
 /* What was decided about a datagram by its first fragment, which has the ports. Written and read
  * by: wan_egress. Bounded: LIMIT_FRAGMENTED, least recently used first. Evicted: the rest of the

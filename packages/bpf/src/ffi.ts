@@ -95,6 +95,8 @@ interface Libbpf {
   /** From load on a map is the one that is pinned there, or is pinned there itself. */
   setPinPath: Call<[map: Pointer, path: string]>
   pin: Call<[fd: number, path: string]>
+  /** Before loading: the object's map is this one. */
+  reuseMap: Call<[map: Pointer, fd: number]>
   mapFd: Call<[map: Pointer]>
   programFd: Call<[program: Pointer]>
   updateElement: Call<[fd: number, key: Buffer, value: Buffer, flags: number]>
@@ -132,6 +134,7 @@ export const bpf: Libbpf = {
   setInitialValue: bpfInt('int bpf_map__set_initial_value(void *, const void *, size_t)'),
   setPinPath: bpfInt('int bpf_map__set_pin_path(void *, const char *)'),
   pin: bpfInt('int bpf_obj_pin(int, const char *)'),
+  reuseMap: bpfInt('int bpf_map__reuse_fd(void *, int)'),
   mapFd: bpfInt('int bpf_map__fd(void *)'),
   programFd: bpfInt('int bpf_program__fd(void *)'),
   updateElement: bpfInt('int bpf_map_update_elem(int, const void *, const void *, uint64_t)'),
@@ -168,6 +171,7 @@ interface Libc {
   getsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: Buffer]>
   flock: Call<[fd: number, operation: number]>
   fcntl: Call<[fd: number, operation: number, argument: number]>
+  ioctl: Call<[fd: number, operation: number, argument: Buffer]>
   /** Length, or -1. */
   recv: (fd: number, buffer: Buffer, length: number, flags: number) => number
 }
@@ -180,8 +184,9 @@ export const c: Libc = {
   getsockopt: libcInt('int getsockopt(int, int, int, _Out_ void *, _Inout_ void *)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
-  // Variadic, which makes no difference for an int where we run.
+  // Variadic, which makes no difference for one argument where we run.
   fcntl: libcInt('int fcntl(int, int, int)'),
+  ioctl: libcInt('int ioctl(int, unsigned long, _Out_ void *)'),
   recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
 }
 

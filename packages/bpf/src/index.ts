@@ -1,3 +1,4 @@
+export { Fastpath, type FastpathCounters } from './fastpath.ts'
 export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'
 export { watchNetwork } from './network-changes.ts'
@@ -11,6 +12,7 @@ export {
   silence,
   transparentListener,
   tryLock,
+  unread,
 } from './sockets.ts'
 export { type PairAddresses, Splicing, unpin } from './splicing.ts'
 export { type Counters, libbpfVersion, type RuleList, replyMark, Steering } from './steering.ts'

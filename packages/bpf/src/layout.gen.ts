@@ -25,6 +25,7 @@ export const Limit = {
   pairs: 32768,
   pairEvents: 1048576,
   hooked: 256,
+  ends: 32768,
 } as const
 
 export const Action = {
@@ -454,6 +455,23 @@ export const SpliceCounter = {
   dropped: 9,
   eventLost: 10,
   max: 11,
+} as const
+
+export const FastpathCounter = {
+  recorded: 0,
+  notIntercepted: 1,
+  mptcp: 2,
+  full: 3,
+  joined: 4,
+  gone: 5,
+  unrecorded: 6,
+  redirected: 7,
+  notJoined: 8,
+  wrapped: 9,
+  behind: 10,
+  decided: 11,
+  unread: 12,
+  max: 13,
 } as const
 
 export interface Arming {

@@ -3,6 +3,15 @@ import { bpf, type NativeError, type Pointer, withLibbpfLog, withoutSignals } fr
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h: the hooks of an interface. */
 export const Tcx = { ingress: 46, egress: 47 } as const
 
+interface LoadOptions {
+  /** What is constant from load on. */
+  readonly settings?: Buffer
+  /** Maps that are those pinned in a directory, or are pinned there now. */
+  readonly pinned?: { readonly directory: string; readonly maps: readonly string[] } | undefined
+  /** Maps of another object, by name, that take the place of its own. */
+  readonly shared?: Readonly<Record<string, number>>
+}
+
 /** A file of BPF programs and maps, loaded. */
 export class LoadedObject {
   readonly #object: Pointer
@@ -13,27 +22,17 @@ export class LoadedObject {
     this.#object = object
   }
 
-  /**
-   * Opens, configures and loads. Throws a {@link LoadError}. `pinned` names maps that are those pinned in a directory, or are
-   * pinned there now.
-   */
-  static load(
-    what: string,
-    path: string,
-    settings: Buffer,
-    pinned?: { directory: string; maps: readonly string[] },
-  ): LoadedObject {
+  /** Opens, configures and loads. Throws a {@link LoadError}. */
+  static load(what: string, path: string, { settings, pinned, shared = {} }: LoadOptions): LoadedObject {
     const outcome = withLibbpfLog(() => {
       const object = bpf.open(`open ${path}`, path, null)
+      const find = (name: string) => bpf.findMap(`find map ${name}`, object, name)
       try {
-        const rodata = bpf.findMap('find the settings', object, '.rodata.settings')
-        bpf.setInitialValue('configure', rodata, settings, settings.length)
+        if (settings !== undefined)
+          bpf.setInitialValue('configure', find('.rodata.settings'), settings, settings.length)
         for (const name of pinned?.maps ?? [])
-          bpf.setPinPath(
-            `pin ${name}`,
-            bpf.findMap(`find map ${name}`, object, name),
-            `${pinned?.directory}/${name}`,
-          )
+          bpf.setPinPath(`pin ${name}`, find(name), `${pinned?.directory}/${name}`)
+        for (const [name, fd] of Object.entries(shared)) bpf.reuseMap(`share map ${name}`, find(name), fd)
         withoutSignals(() => bpf.load(`load ${what}`, object))
         return new LoadedObject(object)
       } catch (error) {

@@ -154,6 +154,13 @@ export function duplicate(fd: number): number {
   return c.fcntl('duplicate a descriptor', fd, dupfdCloexec, 0)
 }
 
+/** How many bytes wait to be read, as the kernel tells programs that ask (FIONREAD). */
+export function unread(fd: number): number {
+  const [fionread, answer] = [0x541b, int(0)]
+  c.ioctl('ask how many bytes wait', fd, fionread, answer)
+  return answer.readInt32LE()
+}
+
 /** Takes the lock on an open file without waiting; false when another process has it (flock(2)). */
 export function tryLock(fd: number): boolean {
   const [exclusive, nonblocking] = [2, 4]

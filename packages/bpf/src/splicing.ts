@@ -66,9 +66,11 @@ export class Splicing implements Disposable {
    * the same `keptLayout`, takes it over.
    */
   static load(settings: Settings, directory?: string): Splicing {
-    const bytes = writeSettings(Buffer.alloc(settingsSize), settings)
-    const pinned = directory === undefined ? undefined : { directory, maps: pairMaps }
-    return new Splicing(LoadedObject.load('the splice programs', objectPath, bytes, pinned), directory)
+    const options = {
+      settings: writeSettings(Buffer.alloc(settingsSize), settings),
+      pinned: directory === undefined ? undefined : { directory, maps: pairMaps },
+    }
+    return new Splicing(LoadedObject.load('the splice programs', objectPath, options), directory)
   }
 
   /** Looks at an interface from now on; before `steering`, the program that intercepts there. */

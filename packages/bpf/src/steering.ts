@@ -86,7 +86,10 @@ export class Steering {
   /** Opens, configures and loads. The error's message holds the telling line of the verifier's log. */
   static load(settings: Settings): Steering {
     const bytes = writeSettings(Buffer.alloc(settingsSize), settings)
-    return new Steering(LoadedObject.load('the steering programs', objectPath, bytes), settings.mark)
+    return new Steering(
+      LoadedObject.load('the steering programs', objectPath, { settings: bytes }),
+      settings.mark,
+    )
   }
 
   /** Restricts interception to a cgroup v2 directory and what is below it; settings.scoped must be 1. */
@@ -226,6 +229,11 @@ export class Steering {
   /** The file descriptors of all links: a process that inherits them keeps the programs attached. */
   get links(): readonly number[] {
     return [...this.#links.values()]
+  }
+
+  /** What is known of programs' sockets, for {@link Fastpath.load}: the descriptor of a map. */
+  get sockets(): number {
+    return this.#object.map('sockets')
   }
 
   /** For {@link Splicing.attach}, which goes before it. */

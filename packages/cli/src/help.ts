@@ -47,6 +47,8 @@ What becomes of it
       --keep               connections in the kernel outlive tproxy-run, and the next one with --keep takes them over
       --names              upstreams get the host name in a TLS ClientHello or HTTP/1 request, instead of the
                            address that the program chose, and resolve it
+      --fastpath to-proxy      where tproxy-run carries the bytes, what the command sends skips the network stack; both: what
+                           it receives too. See the README for what that changes for the command
       --connect-timeout T, --idle-timeout T, --drain-timeout T
                            such as 500ms, 30s, 5m; default 30s, 2h, 5s
 The command

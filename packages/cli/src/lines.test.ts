@@ -46,6 +46,7 @@ it('says what is intercepted, and who is asked in which order', () => {
     rules: 1,
     default: 'drop' as const,
     adopted: 0,
+    fastpath: { mode: 'off' as const },
   }
   expect(readyLine(ready, plain)).toBe(
     'ready  all programs on eth0, wlan0: 1 rule → office → socks (socks5://h:1080) → drop',

@@ -1,4 +1,10 @@
-import { type InterfaceSelection, type RoutingOptions, type Timeouts, TproxyError } from '@tproxy/core'
+import {
+  type FastpathMode,
+  type InterfaceSelection,
+  type RoutingOptions,
+  type Timeouts,
+  TproxyError,
+} from '@tproxy/core'
 import type { Given } from './invocation.ts'
 import { durationForm, parseDuration } from './quantities.ts'
 
@@ -15,6 +21,7 @@ export const flags: Flags = {
   carry: { type: 'string' },
   keep: { type: 'boolean' },
   names: { type: 'boolean' },
+  fastpath: { type: 'string' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -49,6 +56,7 @@ export interface Options {
   readonly carry: 'splice' | 'relay' | undefined
   readonly keep: boolean
   readonly names: boolean
+  readonly fastpath: FastpathMode | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -70,6 +78,9 @@ export function readOptions(given: readonly Given[]): Options {
   const carry = last('carry')
   if (carry !== undefined && carry !== 'splice' && carry !== 'relay')
     throw new TproxyError('E_OPTION', `--carry is "${carry}"`, { hint: 'splice or relay' })
+  const fastpath = last('fastpath')
+  if (fastpath !== undefined && fastpath !== 'to-proxy' && fastpath !== 'both' && fastpath !== 'off')
+    throw new TproxyError('E_OPTION', `--fastpath is "${fastpath}"`, { hint: 'to-proxy, both or off' })
   return {
     config: last('config'),
     plugins: all('plugin').map(pluginChoice),
@@ -80,6 +91,7 @@ export function readOptions(given: readonly Given[]): Options {
     carry,
     keep: has('keep'),
     names: has('names'),
+    fastpath,
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

@@ -1,4 +1,11 @@
-import { direct, drop, type Plugin, type ProxyOptions, selectInterfaces } from '@tproxy/core'
+import {
+  direct,
+  drop,
+  type Plugin,
+  type ProxyOptions,
+  selectInterfaces,
+  type TransparentProxy,
+} from '@tproxy/core'
 import type { Ready } from './report.ts'
 import type { Settings } from './settings.ts'
 
@@ -12,6 +19,7 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
     carry: settings.carry,
     keepSpliced: settings.keep,
     names: settings.names,
+    fastpath: settings.fastpath,
     routing: settings.routing,
     timeouts: settings.timeouts,
   }
@@ -19,7 +27,8 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
 
 export function readiness(
   settings: Settings,
-  { plugins, cgroup, adopted }: { plugins: readonly Plugin[]; cgroup: string | undefined; adopted: number },
+  { plugins, cgroup }: { plugins: readonly Plugin[]; cgroup: string | undefined },
+  { adopted, fastpath }: Pick<TransparentProxy, 'adopted' | 'fastpath'>,
 ): Ready {
   return {
     interfaces: selectInterfaces(settings.interfaces ?? 'all').map(({ name }) => name),
@@ -30,6 +39,7 @@ export function readiness(
     })),
     rules: settings.rules.length,
     default: settings.default,
-    adopted,
+    adopted: adopted.length,
+    fastpath,
   }
 }

@@ -1,5 +1,6 @@
 import {
   type Adopted,
+  type FastpathState,
   type RuleEvent,
   reason,
   type Session,
@@ -22,6 +23,7 @@ export interface Ready {
   readonly default: 'direct' | 'drop'
   /** How many connections of an earlier process are taken over. */
   readonly adopted: number
+  readonly fastpath: FastpathState
 }
 
 /** Tells somebody what happens. */
@@ -51,6 +53,8 @@ export function makeReport({ form, options }: CommandForm | InterfaceForm): Repo
 
 /** Reports everything a proxy does. */
 export function follow(proxy: TransparentProxy, report: Report): void {
+  const { problem } = proxy.fastpath
+  if (problem !== undefined) report.warning(`fastpath is off: ${problem}`)
   proxy.warnings.subscribe((message) => report.warning(message))
   proxy.rules?.logged.subscribe((event) => report.rule(event))
   for (const connection of proxy.adopted) {

@@ -46,7 +46,7 @@ export async function runCommand(
   const { cgroup, proxy } = await intercept(settings, plugins, undo)
   follow(proxy, report)
   undo.use(await attend(proxy, { options, settings, report }))
-  report.ready(readiness(settings, { plugins, cgroup: cgroup.path, adopted: proxy.adopted.length }))
+  report.ready(readiness(settings, { plugins, cgroup: cgroup.path }, proxy))
   if (early !== undefined) return { signal: early }
 
   const running = launch(command, { cgroup: cgroup.path, setpriv, as })

@@ -42,7 +42,7 @@ export async function runInterface(
   follow(proxy, report)
   {
     await using attendance = await attend(proxy, { options, settings, report })
-    report.ready(readiness(settings, { plugins, cgroup: undefined, adopted: proxy.adopted.length }))
+    report.ready(readiness(settings, { plugins, cgroup: undefined }, proxy))
     if (hasFiles(options))
       onHangUp = () => {
         if (hadTerminal && !hasTerminal()) onSignal()

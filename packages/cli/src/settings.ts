@@ -1,4 +1,4 @@
-import type { Action, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
+import type { Action, FastpathMode, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
 import { defined, interfaceSelection, type Options, type PluginChoice, pluginChoice } from './options.ts'
 import { Problems } from './problems.ts'
@@ -20,6 +20,7 @@ export interface Settings {
   readonly keep: boolean
   /** Whether upstreams are told host names. */
   readonly names: boolean
+  readonly fastpath: FastpathMode
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly routing: RoutingOptions
@@ -51,6 +52,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     carry: options.carry ?? file.carry ?? 'splice',
     keep: options.keep || file.keep === true,
     names: options.names || file.names === true,
+    fastpath: options.fastpath ?? file.fastpath ?? 'off',
     interfaces:
       options.interfaces ??
       (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),

@@ -118,6 +118,7 @@ export class Connection {
   take(): Socket {
     this.#claim('take')
     this.accepted.closeInOrder?.()
+    this.accepted.accelerate?.()
     return this.socket
   }
 

@@ -4,7 +4,7 @@ import { type Observable, Subject, type Subscription } from 'rxjs'
 import { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
-import { type Limits, limits, type Timeouts } from './options.ts'
+import { type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
 import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
@@ -68,6 +68,11 @@ export class Interception implements AsyncDisposable {
   /** Connections that an earlier process left to the kernel, as this one found them; see `keepSpliced`. */
   get adopted(): readonly Adopted[] {
     return this.#transport.adopted ?? []
+  }
+
+  /** Which reads skip the network stack, and why none do although it was asked for. */
+  get fastpath(): FastpathState {
+    return this.#transport.fastpath ?? { mode: 'off' }
   }
 
   /** How many sessions last. */
@@ -204,6 +209,7 @@ export class Interception implements AsyncDisposable {
       else relay?.abort({ how: 'aborted' })
     })
     if (carried?.settled) return
+    if (carried === undefined) connection.accepted.accelerate?.()
     relay = new Relay(connection.socket, upstream, {
       idleMs,
       halfClosedMs,

@@ -14,6 +14,21 @@ export interface Timeouts {
   readonly drainMs?: number
 }
 
+/**
+ * Whose reads skip the network stack on a connection that this process carries: `to-proxy`, our own; `both`, the program's
+ * too, and then side effects on the program are accepted, which the README lists; `off`, nobody's.
+ */
+export type FastpathMode = 'to-proxy' | 'both' | 'off'
+
+/** What became of the fastpath. */
+export interface FastpathState {
+  readonly mode: FastpathMode
+  /** Why it is off although it was asked for. */
+  readonly problem?: string
+  /** Connections and messages by outcome, so far; see `enum fastpath_counter` in contract.h. */
+  readonly counts?: () => Readonly<Record<string, bigint>>
+}
+
 export type Limits = Required<Timeouts>
 
 const defaults: Limits = {

@@ -3,7 +3,7 @@ import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { Interception } from './interception.ts'
-import { limits } from './options.ts'
+import { type FastpathState, limits } from './options.ts'
 import { ask, closePlugins, type Plugin } from './plugin.ts'
 import type { Rules } from './rules/control.ts'
 import type { RuleList } from './rules/model.ts'
@@ -103,6 +103,11 @@ export class TransparentProxy implements AsyncDisposable {
   /** How many sessions last by who carries them. */
   get carried(): { readonly splice: number; readonly relay: number } {
     return this.#interception.carried
+  }
+
+  /** Which reads skip the network stack, and why none do although it was asked for. */
+  get fastpath(): FastpathState {
+    return this.#interception.fastpath
   }
 
   /** How many sessions last. */

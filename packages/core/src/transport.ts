@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Observable } from 'rxjs'
 import type { Endpoint } from './endpoint.ts'
+import type { FastpathState } from './options.ts'
 import type { ProcessInfo } from './process.ts'
 import type { Rules } from './rules/control.ts'
 import type { SessionEnd } from './session.ts'
@@ -22,6 +23,8 @@ export interface Accepted {
   direct(signal: AbortSignal): Promise<Duplex>
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
   closeInOrder?(): void
+  /** To be called when this process reads the socket itself, to its end: bytes may then come by a shorter way. */
+  accelerate?(): void
 }
 
 /** What becomes of a connection that the kernel carries. */
@@ -85,6 +88,7 @@ export interface Transport {
   splice?(accepted: Accepted, upstream: Duplex, options: SpliceOptions): Splice | string
   /** What earlier processes have left to the kernel, and this one takes care of. */
   readonly adopted?: readonly Adopted[]
+  readonly fastpath?: FastpathState
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

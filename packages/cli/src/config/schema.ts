@@ -1,4 +1,4 @@
-import { type Action, type Criteria, contradiction, misfit, type Rule } from '@tproxy/core'
+import { type Action, type Criteria, contradiction, type FastpathMode, misfit, type Rule } from '@tproxy/core'
 import { z } from 'zod'
 import { durationForm, parseDuration } from '../quantities.ts'
 
@@ -12,6 +12,7 @@ export interface ConfigFile {
   readonly carry?: 'splice' | 'relay' | undefined
   readonly keep?: boolean | undefined
   readonly names?: boolean | undefined
+  readonly fastpath?: FastpathMode | undefined
   readonly 'connect-timeout'?: string | number | undefined
   readonly 'idle-timeout'?: string | number | undefined
   readonly 'drain-timeout'?: string | number | undefined
@@ -145,6 +146,10 @@ const schema = z.strictObject(
       .describe(
         'Whether upstreams get the host name that a program speaks of, not the address; false unless it is given',
       ),
+    fastpath: z
+      .enum(['to-proxy', 'both', 'off'], { error: 'to-proxy, both or off' })
+      .optional()
+      .describe('Whose reads skip the network stack where the process carries bytes; off unless it is given'),
     'connect-timeout': duration.describe('30s unless it is given'),
     'idle-timeout': duration.describe('2h unless it is given'),
     'drain-timeout': duration.describe('5s unless it is given'),

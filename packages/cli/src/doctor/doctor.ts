@@ -4,17 +4,19 @@ import type { Ending } from '../ending.ts'
 import type { Options } from '../options.ts'
 import { printable } from '../scrub.ts'
 import type { Check } from './check.ts'
+import { checkFastpath } from './fastpath.ts'
 import { firewallChecks } from './firewall.ts'
 import { kernelChecks } from './kernel.ts'
 import { networkChecks } from './network.ts'
 import { toolChecks } from './tools.ts'
 
 /** `tproxy-run doctor`: what this machine lacks. Changes nothing. Ends with 1 when something is missing. */
-export function doctor(options: Options): Ending {
+export async function doctor(options: Options): Promise<Ending> {
   const inspection = inspect(options.routing)
   const checks = [
     ...kernelChecks(),
     ...toolChecks(inspection),
+    await checkFastpath(inspection, options.fastpath),
     ...networkChecks(inspection, options.interfaces ?? 'all'),
     ...firewallChecks(),
   ]

@@ -1,5 +1,5 @@
 import { createServer, type Server, Socket } from 'node:net'
-import { endInOrder, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
+import { endInOrder, type Fastpath, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
 import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
 import type { Accepted } from '../transport.ts'
 import type { Device } from './devices.ts'
@@ -11,6 +11,7 @@ export interface AcceptorOptions {
   readonly backlog: number
   readonly budget: Budget
   readonly takeFlow: (key: FlowKey) => Flow | undefined
+  readonly fastpath?: Fastpath
   readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
   readonly accepted: (accepted: Accepted) => void
   readonly warn: (message: string) => void
@@ -63,12 +64,8 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
   })
   const source = endpoint(remoteAddress, remotePort)
   const destination = endpoint(localAddress, localPort)
-  const flow = options.takeFlow({
-    source: addressBytes(source.address),
-    destination: addressBytes(destination.address),
-    sourcePort: source.port,
-    destinationPort: destination.port,
-  })
+  const key = keyOf({ source, destination })
+  const flow = options.takeFlow(key)
   const { name } = options.device.interface
   options.accepted({
     socket,
@@ -78,11 +75,39 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
     ...options.describe(flow),
     direct: (signal) => connectFrom(source, destination, flow?.bound === 1 ? name : undefined, signal),
     closeInOrder: () => {
-      // The descriptor of a socket that was closed meanwhile may belong to another by now.
-      const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
-      if (handle !== null && handle.fd >= 0) endInOrder(handle.fd)
+      const fd = descriptor(socket)
+      if (fd !== undefined) endInOrder(fd)
+    },
+    accelerate: () => {
+      const fd = descriptor(socket)
+      if (fd !== undefined) join(options.fastpath, key, fd)
     },
   })
+}
+
+/** What the kernel cannot do for lack of memory costs speed, and no connection. */
+function join(fastpath: Fastpath | undefined, key: FlowKey, fd: number): void {
+  try {
+    fastpath?.join(key, fd)
+  } catch {
+    // It goes on by TCP.
+  }
+}
+
+/** The descriptor of a socket that was closed meanwhile may belong to another by now. */
+function descriptor(socket: Socket): number | undefined {
+  const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
+  return handle !== null && handle.fd >= 0 ? handle.fd : undefined
+}
+
+/** A connection as the kernel's maps know it. */
+export function keyOf({ source, destination }: Pick<Accepted, 'source' | 'destination'>): FlowKey {
+  return {
+    source: addressBytes(source.address),
+    destination: addressBytes(destination.address),
+    sourcePort: source.port,
+    destinationPort: destination.port,
+  }
 }
 
 /**

@@ -1,5 +1,7 @@
 import { libbpfVersion } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
+import type { FastpathMode } from '../options.ts'
+import { tryFastpath } from './fastpath.ts'
 import { instances } from './instances.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
@@ -12,6 +14,8 @@ export interface Inspection {
   programs(): void
   /** The same for those that carry connections in the kernel, without which they are relayed. */
   splice(): void
+  /** Loads those of the fastpath and tries them on a connection of our own over loopback. Rejects with what is not right. */
+  fastpath(mode: Exclude<FastpathMode, 'off'>): Promise<void>
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
@@ -30,6 +34,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     },
     programs: () => loadSteering(routing.mark, true).close(),
     splice: () => loadSplicing({ mark: routing.mark }).close(),
+    fastpath: tryFastpath,
     routing: () => checkClashes(routing),
     instances,
   }

@@ -2,24 +2,27 @@ import { readFileSync } from 'node:fs'
 import type { Server } from 'node:net'
 import {
   Exemption,
+  type Fastpath,
   type Flow,
   Limit,
   type Owner,
   replyMark,
   type Splicing,
+  type Steering,
   transparentListener,
 } from '@tproxy/bpf'
 import { map, Subject } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
-import { limits, type Timeouts } from '../options.ts'
+import { type FastpathMode, type FastpathState, limits, type Timeouts } from '../options.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Action, Rule, RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
-import { listenOn } from './acceptor.ts'
+import { keyOf, listenOn } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
 import { type Device, Devices } from './devices.ts'
 import { UpstreamExemption } from './exemption.ts'
+import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
@@ -59,6 +62,11 @@ export interface InterceptOptions {
    * takes them over: see `Interception.adopted`. Needs a bpf file system. Default: they end with it, by a reset.
    */
   readonly keepSpliced?: boolean
+  /**
+   * Which reads skip the network stack on connections that this process carries to their end. Needs Linux 6.13. A kernel
+   * that does not do it right has it switched off, with a warning. Default: `off`.
+   */
+  readonly fastpath?: FastpathMode
   readonly routing?: RoutingOptions
 }
 
@@ -114,6 +122,8 @@ export async function openTransport(
     undo.defer(() => {
       if (splicing?.pairs().next().done !== false) forgetKept(directory)
     })
+  const { fastpath, state } = await tryFastpath(options, steering)
+  if (fastpath !== undefined) undo.use(fastpath)
   let splicer: Splicer | undefined
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
@@ -146,6 +156,7 @@ export async function openTransport(
           backlog,
           budget,
           takeFlow: (key) => steering.takeFlow(key),
+          ...(fastpath !== undefined && { fastpath }),
           describe: (flow) => describeFlow(flow, describe, rules),
           accepted: (connection) => accepted.next(connection),
           warn: (message) => warnings.next(message),
@@ -204,7 +215,12 @@ export async function openTransport(
     ),
     exempt: (address) => exemption.ensure(address),
     adopted: splicer?.adopted ?? [],
-    splice: (connection, upstream, how) => splicer?.splice(connection, upstream, how) ?? unspliced,
+    fastpath: state,
+    splice: (connection, upstream, how) => {
+      const splice = splicer?.splice(connection, upstream, how) ?? unspliced
+      if (typeof splice !== 'string') fastpath?.forget(keyOf(connection))
+      return splice
+    },
     stop: () => steering.stopTaking(),
     close: () => acquired.disposeAsync(),
   }
@@ -227,6 +243,20 @@ function tryToSplice(
     return { splicing: loadSplicing({ mark, directory }), unspliced: '' }
   } catch (cause) {
     return { splicing: undefined, unspliced: reason(cause) }
+  }
+}
+
+/** The same for these. */
+async function tryFastpath(
+  { fastpath: mode = 'off', cgroup }: InterceptOptions,
+  { sockets }: Steering,
+): Promise<{ fastpath?: Fastpath; state: FastpathState }> {
+  if (mode === 'off') return { state: { mode } }
+  try {
+    const fastpath = await openFastpath({ mode, cgroup, sockets })
+    return { fastpath, state: { mode, counts: () => fastpath.counters() } }
+  } catch (cause) {
+    return { state: { mode: 'off', problem: reason(cause) } }
   }
 }
 

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What is known of a program's socket; shared by the steering and the fastpath. */
+#ifndef TPROXY_OPENED_H
+#define TPROXY_OPENED_H
+
+#include "contract.h"
+
+/* What is known of a local TCP socket that connects: who opened it, and what was decided about it.
+ * It lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress,
+ * per packet, and remember. Bounded: by the sockets there are. Full (no memory for the socket's
+ * options): the owner is unknown and each packet decides anew, alike. */
+enum decided {
+	UNDECIDED = 0,
+	DECIDED_BY_RULE,
+	DECIDED_TO_PASS, /* out of scope or exempt, whatever the rules say */
+};
+
+struct opened {
+	struct owner owner;
+	__u32 exempt;
+	__u32 decided;
+	struct verdict verdict;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct opened);
+} sockets SEC(".maps");
+
+#endif
