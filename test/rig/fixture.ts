@@ -6,11 +6,19 @@ const run = promisify(execFile)
 const sources = new URL('../fixtures/', import.meta.url).pathname
 const binaries = `${sources}bin/`
 
+const made = new Map<string, Promise<string>>()
+
 /**
  * The path of a C program of test/fixtures, compiled when it is missing or older than a source. Statically linked, so that
  * nothing can be preloaded into it, as with a program written in Go.
  */
-export async function fixture(name: string): Promise<string> {
+export function fixture(name: string): Promise<string> {
+  const path = made.get(name) ?? make(name)
+  made.set(name, path)
+  return path
+}
+
+async function make(name: string): Promise<string> {
   const binary = binaries + name
   const inputs = [`${name}.c`, ...readdirSync(sources).filter((file) => file.endsWith('.h'))]
   const newest = Math.max(...inputs.map((file) => statSync(sources + file).mtimeMs))

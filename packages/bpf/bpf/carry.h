@@ -34,7 +34,8 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	if (this->ended && after(end, this->fin - 1))
 		end = this->fin - 1;
 	ahead = end - (this->first + (__u32)this->carried);
-	if (ahead > 0)
+	/* An ACK that overtook the FIN told of a byte that there was not. */
+	if (ahead > 0 || (ahead == -1 && segment->flags & TCP_FIN))
 		this->carried += ahead;
 	if (segment->flags & TCP_RST) {
 		pair->by = way;

@@ -1,0 +1,91 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { dial } from './rig/client.ts'
+import { Host, type Program } from './rig/host.ts'
+import { endFrom, warnings } from './rig/sessions.ts'
+import { joinByTunnel, shuffle } from './rig/tunnel.ts'
+import { World } from './rig/world.ts'
+
+const MB = 1_000_000
+
+/** An origin behind the internet, and a way to the internet's own by an interface without link layer header. */
+const stack = new AsyncDisposableStack()
+const by = { wan0: ['203.0.113.20', '2001:db8:4::20'], tun0: ['203.0.113.30', '2001:db8:4::30'] } as const
+let world: World
+let far: Host
+let tunnels: Program[]
+beforeAll(async () => {
+  world = stack.use(await World.create())
+  far = stack.use(await Host.create('far'))
+  const { client, internet } = world
+  await internet.sh(`
+    sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+    ip addr add 203.0.113.30/32 dev lo
+    ip addr add 2001:db8:4::30/128 dev lo nodad`)
+  tunnels = [
+    await joinByTunnel(
+      { host: internet, name: 'tun0', addresses: ['192.0.2.1/30', '2001:db8:5::1/126'] },
+      { host: far, name: 'tun0', addresses: ['192.0.2.2/30', '2001:db8:5::2/126'] },
+      'shuffle',
+    ),
+    await joinByTunnel(
+      { host: client, name: 'tun0', addresses: ['192.0.2.5/30', '2001:db8:5::5/126'] },
+      { host: internet, name: 'tun1', addresses: ['192.0.2.6/30', '2001:db8:5::6/126'] },
+      'shuffle',
+    ),
+  ]
+  for (const tunnel of tunnels) stack.use(tunnel)
+  await internet.sh('ip route add 203.0.113.20 dev tun0; ip route add 2001:db8:4::20 dev tun0')
+  await client.sh('ip route add 203.0.113.30 dev tun0; ip route add 2001:db8:4::30 dev tun0')
+  await far.sh(`
+    ip addr add 203.0.113.20/32 dev lo
+    ip addr add 2001:db8:4::20/128 dev lo nodad
+    ip route add default dev tun0
+    ip -6 route add default dev tun0`)
+  const origin = stack.use(
+    far.spawn(process.execPath, [new URL('./rig/origin.ts', import.meta.url).pathname]),
+  )
+  await origin.until(({ stdout }) => stdout.includes('ready'), 'the origin to be ready')
+})
+afterAll(() => stack.disposeAsync())
+
+const everywhere = Object.values(by).flat()
+const proxied = () => world.proxy({ interfaces: Object.keys(by) })
+
+/** Echoes of several connections to each address at once: nothing is amiss, and the kernel carries all of them. */
+async function expectEchoes(proxy: Program, size: number, targets: readonly string[], each = 4) {
+  const dials = targets.flatMap((address) =>
+    Array.from({ length: each }, () => dial(world.client, [address, 7], { echo: size, timeout: 20_000 })),
+  )
+  const results = await Promise.all(dials)
+  for (const result of results) {
+    expect(result).toMatchObject({ end: 'closed', received: size, equal: true })
+    expect(await endFrom(proxy, result.port)).toMatchObject({
+      carried: 'splice',
+      bytes: { sent: size, received: size },
+    })
+  }
+  return results
+}
+
+async function expectEnd(proxy: Program): Promise<void> {
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+  expect(warnings(proxy)).toEqual([])
+}
+
+test.each([0, 1, 10, 50])(
+  'packets that come late and twice, and %i of a thousand that do not come, cost no byte of either direction',
+  async (lost) => {
+    await using proxy = await proxied()
+    const set = (disorder: { late: number; twice: number; lost: number }) =>
+      Promise.all(tunnels.map((tunnel) => shuffle(tunnel, disorder)))
+    await set({ late: 50, twice: 20, lost })
+    await expectEchoes(proxy, MB, everywhere)
+    for (const counts of await set({ late: 0, twice: 0, lost: 0 })) {
+      expect(counts.late).toBeGreaterThan(100)
+      expect(counts.twice).toBeGreaterThan(40)
+      expect(counts.lost > 0).toBe(lost > 0)
+    }
+    await expectEnd(proxy)
+  },
+  60_000,
+)
