@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { dial } from './rig/client.ts'
+import { shortConnections } from './rig/crowd.ts'
 import type { Program } from './rig/host.ts'
 import { endFrom, sessionFrom } from './rig/sessions.ts'
 import { digest, generate } from './rig/stream.ts'
@@ -30,6 +31,17 @@ async function curl(script: string): Promise<{ stdout: string; peeked: unknown; 
   const end = ends().at(-1)
   return { stdout, peeked: peeked(end.id), end }
 }
+
+test('many that are peeked at lose nothing, and are all spliced', async () => {
+  const many = { address: addresses[4].origin, port: 7, count: 2000, parallel: 100 }
+  expect(await shortConnections(world.client, many)).toMatchObject({
+    succeeded: 2000,
+    failed: 0,
+    unanswered: 0,
+  })
+  await proxy.until(() => ends().length === 2000, 'their ends', 20_000)
+  expect(ends().filter(({ carried }) => carried !== 'splice')).toEqual([])
+})
 
 describe.each([4, 6] as const)('over IPv%i, a peeked connection', (family) => {
   const { origin, url } = addresses[family]

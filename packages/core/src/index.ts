@@ -2,7 +2,7 @@
  * Transparent interception of TCP connections as an RxJS stream.
  *
  * ```ts
- * await using proxy = await TransparentProxy.open({ interfaces: ['eth0'], plugins: [socks({ argument: 'host:1080' })] })
+ * await using proxy = await TransparentProxy.open({ interfaces: ['eth0'], plugins: [socks({ url: 'socks5://host:1080' })] })
  * proxy.sessions.subscribe(({ connection, verdict }) => console.log(connection.destination, verdict.kind))
  * ```
  *

@@ -326,39 +326,3 @@ test('closing lets sessions finish until the deadline, resets the rest, and comp
   expect(await ended).toBe('ECONNRESET')
   expect(await all).toHaveLength(1)
 })
-
-test('plugins clean up once the proxy has closed, and one that cannot is told of', async () => {
-  const log: string[] = []
-  const tidy: Plugin = Object.assign(() => undefined, { close: () => void log.push('tidy') })
-  const broken: Plugin = Object.assign(
-    function broken() {
-      return undefined
-    },
-    {
-      close: () => Promise.reject(new Error('disk full')),
-    },
-  )
-  const { proxy } = await start({ plugins: [broken, tidy] })
-  proxy.sessions.subscribe({ complete: () => void log.push('closed') })
-  const closing = proxy.close()
-  await expect(closing).rejects.toMatchObject({
-    code: 'E_PLUGIN',
-    message: 'plugin broken failed: disk full',
-  })
-  expect(log).toEqual(['closed', 'tidy'])
-  cleanUp = new AsyncDisposableStack()
-})
-
-test('a plugin can watch the session of what it decided', async () => {
-  const { dial } = await origin(echo)
-  const ended = Promise.withResolvers<Session>()
-  const watching: Plugin = (connection) => {
-    void connection.session.then((session) => session.ended).then(ended.resolve)
-    return direct()
-  }
-  const { transport } = await start({ plugins: [watching] }, dial)
-  const client = await transport.connect({ destination })
-  client.end('hello')
-  expect(await text(client)).toBe('hello')
-  expect(await ended.promise).toMatchObject({ bytes: { sent: 5, received: 5 }, end: { how: 'closed' } })
-})
