@@ -1,9 +1,11 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { dial } from './rig/client.ts'
+import { firewall } from './rig/firewall.ts'
 import { Host, type Program } from './rig/host.ts'
-import { endFrom, warnings } from './rig/sessions.ts'
+import { endFrom, sessions, warnings } from './rig/sessions.ts'
 import { joinByTunnel, shuffle } from './rig/tunnel.ts'
-import { World } from './rig/world.ts'
+import { addresses, World } from './rig/world.ts'
 
 const MB = 1_000_000
 
@@ -48,8 +50,17 @@ beforeAll(async () => {
 })
 afterAll(() => stack.disposeAsync())
 
+const origins = [addresses[4].origin, addresses[6].origin]
 const everywhere = Object.values(by).flat()
 const proxied = () => world.proxy({ interfaces: Object.keys(by) })
+
+/** For as long as the value lives, packets both ways between the client and the internet meet this rule. */
+async function onTheWay(rule: string): Promise<AsyncDisposable> {
+  const stack = new AsyncDisposableStack()
+  stack.use(await firewall(world.internet, 'prerouting', rule))
+  stack.use(await firewall(world.internet, 'output', rule))
+  return stack
+}
 
 /** Echoes of several connections to each address at once: nothing is amiss, and the kernel carries all of them. */
 async function expectEchoes(proxy: Program, size: number, targets: readonly string[], each = 4) {
@@ -89,3 +100,40 @@ test.each([0, 1, 10, 50])(
   },
   60_000,
 )
+
+test('what was sent into a blackout before the kernel took over comes again after it', async () => {
+  await using proxy = await proxied()
+  const before = world.reached.length
+  const dials = async () => {
+    // The end of the handshake is lost, too: the upstream believes in the connection only after it.
+    await using _blackout = await onTheWay('tcp flags & syn == 0 drop')
+    const echoes = expectEchoes(proxy, MB, origins)
+    const greetings = Promise.all(
+      origins.map((address) => dial(world.client, [address, 22], { read: 13, timeout: 20_000 })),
+    )
+    await proxy.until(() => sessions(proxy).length === 10, 'all sessions')
+    await sleep(1000)
+    expect(world.reached).toHaveLength(before)
+    return { echoes, greetings }
+  }
+  const { echoes, greetings } = await dials()
+  for (const { slowestGapMs } of await echoes) expect(slowestGapMs).toBeGreaterThan(900)
+  for (const greeting of await greetings) {
+    expect(greeting).toMatchObject({ end: 'closed', first: 'SSH-2.0-rig' })
+    expect(await endFrom(proxy, greeting.port)).toMatchObject({ carried: 'splice' })
+  }
+  await expectEnd(proxy)
+})
+
+test('a fifth of the packets lost while connections begin costs no byte', async () => {
+  await using proxy = await proxied()
+  const dials = async () => {
+    await using _loss = await onTheWay('numgen random mod 100 < 20 drop')
+    const echoes = expectEchoes(proxy, MB, origins, 12)
+    await sleep(1500)
+    return { echoes }
+  }
+  const { echoes } = await dials()
+  await echoes
+  await expectEnd(proxy)
+})
