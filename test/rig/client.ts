@@ -23,6 +23,8 @@ export interface Dial {
   readonly bind?: number
   readonly device?: string
   readonly mark?: number
+  readonly rcvbuf?: number
+  readonly maxseg?: number
   readonly send?: string
   readonly echo?: number
   readonly shutdown?: boolean

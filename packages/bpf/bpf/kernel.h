@@ -56,6 +56,7 @@ struct tcp_sock {
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_wnd;
+	__u32 max_window;
 	struct tcp_options_received rx_opt;
 	void *md5sig_info;
 	void *ao_info;
