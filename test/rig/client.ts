@@ -27,6 +27,8 @@ export interface Dial {
   readonly device?: string
   readonly mark?: number
   readonly mptcp?: boolean
+  readonly rcvbuf?: number
+  readonly maxseg?: number
   readonly send?: string
   readonly echo?: number
   readonly random?: boolean

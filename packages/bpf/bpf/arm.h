@@ -12,6 +12,18 @@
 	((bpf_core_field_exists((sk)->md5sig_info) && (sk)->md5sig_info) ||                        \
 	 (bpf_core_field_exists((sk)->ao_info) && (sk)->ao_info))
 
+/* Of a window, its remainder is lost where the sender's unit is the larger one: of a small one, so
+ * much that it looks closed, and only the probes of a timer let a byte through. */
+#define WINDOW_UNITS 16
+
+static __always_inline bool blurred(const struct tcp_sock *receiver, const struct tcp_sock *twin)
+{
+	__u32 unit = BPF_CORE_READ_BITFIELD(twin, rx_opt.rcv_wscale);
+
+	return unit > BPF_CORE_READ_BITFIELD(receiver, rx_opt.snd_wscale) &&
+	       receiver->max_window >> unit < WINDOW_UNITS;
+}
+
 /* Whether segments of the one connection mean the same in the other. */
 static __always_inline enum unfit compare(const struct tcp_sock *client,
 					  const struct tcp_sock *towards_client,
@@ -33,6 +45,8 @@ static __always_inline enum unfit compare(const struct tcp_sock *client,
 		return UNFIT_ECN;
 	if (client->mss_cache > b->mss_cache)
 		return UNFIT_SEGMENTS;
+	if (blurred(a, b) || blurred(b, a))
+		return UNFIT_WINDOWS;
 	return UNFIT_NOT;
 }
 

@@ -146,6 +146,14 @@ static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, 
 	return restate(skb, segment, &copy, &own);
 }
 
+/* Our socket may have taken more than the final receiver has room for, which would not take an ACK
+ * from there. As tcp_acceptable_seq() of net/ipv4/tcp_output.c does, where the sender knows. */
+static __always_inline void hold_back(struct segment *ack, const struct way *way)
+{
+	if (after(ack->seq + way->delta, way->edge))
+		ack->seq = way->edge - way->delta;
+}
+
 /* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */
 static __always_inline long make_reset(struct __sk_buff *skb, const struct segment *segment)
 {
@@ -164,7 +172,7 @@ enum outcome { LEFT, TRANSLATED, SPOILT };
 
 /* A packet that a program or an upstream sent. */
 static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
-				     const struct segment *segment, __u64 ingress)
+				     struct segment *segment, __u64 ingress)
 {
 	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
 	__u32 state;
@@ -201,6 +209,7 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 			if (copy_ack(skb, pair, way, segment, ingress))
 				return because(SPLICE_DROPPED, SPOILT);
 			because(SPLICE_COPIED, 0);
+			hold_back(segment, &pair->ways[way & 1]);
 		}
 	}
 	if (translate(skb, pair, way, segment) ||

@@ -244,6 +244,7 @@ enum unfit {
 	UNFIT_ECN,	  /* the same for RFC 3168 */
 	UNFIT_SIGNED,	  /* MD5 or TCP-AO (RFC 2385, RFC 5925) */
 	UNFIT_SEGMENTS,	  /* the upstream takes smaller segments than the program sends */
+	UNFIT_WINDOWS,	  /* what an end takes is little in the unit that the other counts in */
 	UNFIT_INTERFACE,  /* the upstream is reached by an interface where we do not look */
 	UNFIT_FAMILY,
 	UNFIT_FULL, /* as many pairs as there may be */

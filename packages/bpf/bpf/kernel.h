@@ -70,6 +70,7 @@ struct tcp_sock {
 	__u32 snd_wnd;
 	__u64 bytes_received;
 	_Bool is_mptcp;
+	__u32 max_window;
 	struct tcp_options_received rx_opt;
 	void *md5sig_info;
 	void *ao_info;

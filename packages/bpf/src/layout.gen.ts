@@ -436,10 +436,11 @@ export const Unfit = {
   ecn: 5,
   signed: 6,
   segments: 7,
-  interface: 8,
-  family: 9,
-  full: 10,
-  max: 11,
+  windows: 8,
+  interface: 9,
+  family: 10,
+  full: 11,
+  max: 12,
 } as const
 
 export const SpliceCounter = {

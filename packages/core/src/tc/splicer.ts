@@ -32,6 +32,7 @@ const reasons: Readonly<Record<number, string>> = {
   [Unfit.ecn]: 'congestion notification differs',
   [Unfit.signed]: 'segments are signed',
   [Unfit.segments]: 'the upstream takes smaller segments',
+  [Unfit.windows]: 'a window is too small to be scaled',
   [Unfit.interface]: 'the upstream is reached by another interface',
   [Unfit.full]: 'no memory',
 }
