@@ -111,7 +111,7 @@ static __always_inline int each(struct __sk_buff *skb, enum way way)
 	struct question *given = bpf_map_lookup_elem(&packets, &index);
 	__u32 *winner = bpf_map_lookup_elem(&winners, &index);
 	struct question question;
-	const struct verdict *verdict;
+	struct verdict verdict = {};
 
 	if (!given || !winner)
 		return TC_ACT_SHOT;
@@ -119,8 +119,7 @@ static __always_inline int each(struct __sk_buff *skb, enum way way)
 	/* All programs copy it. */
 	asm volatile("" : : "r"(&question) : "memory");
 	if (way == BIT_VECTOR) {
-		verdict = ask(skb, &question);
-		*winner = verdict ? verdict->rule : ~0;
+		*winner = ask(skb, &question, &verdict) ? verdict.rule : ~0;
 	} else if (way == LINEAR) {
 		*winner = search_linearly(&question);
 	} else {

@@ -224,14 +224,17 @@ static __noinline void LIST(owner_rows)(struct __sk_buff *skb, const void *list,
 	rows->count = PACKET_ROWS + OWNER_ROWS;
 }
 
-/* The verdict of the first rule that matches, or the default. */
-static __noinline const struct verdict *LIST(ask)(struct __sk_buff *skb, const void *list,
-						  const struct question *question)
+/* The verdict of the first rule that matches, or the default. Global: or the verifier would follow
+ * every size of list from every way that leads here. */
+__noinline int LIST(ask)(struct __sk_buff *skb, const struct LIST(list) * list,
+			 const struct question *question, struct verdict *verdict)
 {
-	const struct ruleset *ruleset = list;
+	const struct ruleset *ruleset = (const void *)list;
 	struct rows rows = {};
 	struct search search = {.best = NO_RULE};
 
+	if (!list || !question || !verdict)
+		return 0;
 	LIST(packet_rows)(list, question, &rows);
 	if (ruleset->extended)
 		LIST(owner_rows)(skb, list, question, &rows);
@@ -241,9 +244,10 @@ static __noinline const struct verdict *LIST(ask)(struct __sk_buff *skb, const v
 		LIST(compare)(list, &rows, &search);
 	if (search.candidates || ruleset->summaries > 1)
 		search.best = LIST(finish)(list, &rows, &search);
-	return &READ(struct verdict, list,
-		     ruleset->verdicts +
-			 (search.best == NO_RULE ? 0 : search.best) * sizeof(struct verdict));
+	*verdict = READ(struct verdict, list,
+			ruleset->verdicts +
+			    (search.best == NO_RULE ? 0 : search.best) * sizeof(struct verdict));
+	return 0;
 }
 
 #undef NEXT_LEVEL

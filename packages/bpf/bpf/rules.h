@@ -92,23 +92,21 @@ static __always_inline void *list_in(void *lists)
 	return list ? bpf_map_lookup_elem(list, &zero) : NULL;
 }
 
-/* What applies to a packet; NULL: no list is in force. */
-static __always_inline const struct verdict *ask(struct __sk_buff *skb,
-						 const struct question *question)
+/* What applies to a packet; false: no list is in force. */
+static __always_inline bool ask(struct __sk_buff *skb, const struct question *question,
+				struct verdict *verdict)
 {
-	const void *list;
+	void *list;
 
-	list = list_in(&rules_small);
-	if (list)
-		return ask_small(skb, list, question);
-	list = list_in(&rules_medium);
-	if (list)
-		return ask_medium(skb, list, question);
-	list = list_in(&rules_large);
-	if (list)
-		return ask_large(skb, list, question);
-	list = list_in(&rules_huge);
-	return list ? ask_huge(skb, list, question) : NULL;
+	if ((list = list_in(&rules_small)))
+		ask_small(skb, list, question, verdict);
+	else if ((list = list_in(&rules_medium)))
+		ask_medium(skb, list, question, verdict);
+	else if ((list = list_in(&rules_large)))
+		ask_large(skb, list, question, verdict);
+	else if ((list = list_in(&rules_huge)))
+		ask_huge(skb, list, question, verdict);
+	return list;
 }
 
 #endif

@@ -83,11 +83,10 @@ static __always_inline void log_verdict(struct __sk_buff *skb, const struct pack
 	bpf_ringbuf_submit(entry, 0);
 }
 
-/* What the rules say, or NULL where they have no say: then reason tells why. */
-static __always_inline const struct verdict *judge(struct __sk_buff *skb,
-						   const struct packet *packet,
-						   const struct opened *opened,
-						   enum counter *reason)
+/* What the rules say, or false where they have no say: then reason tells why. */
+static __always_inline bool judge(struct __sk_buff *skb, const struct packet *packet,
+				  const struct opened *opened, struct verdict *verdict,
+				  enum counter *reason)
 {
 	struct question question = {
 	    .key = packet->key,
@@ -100,15 +99,15 @@ static __always_inline const struct verdict *judge(struct __sk_buff *skb,
 
 	if (settings.scoped && bpf_skb_under_cgroup(skb, &scope, 0) != 1) {
 		*reason = COUNT_PASSED_SCOPE;
-		return NULL;
+		return false;
 	}
 	if (opened && opened->exempt) {
 		*reason = COUNT_PASSED_EXEMPT;
-		return NULL;
+		return false;
 	}
 	if (is_neighbor_discovery(packet)) {
 		*reason = COUNT_PASSED_NEIGHBOR;
-		return NULL;
+		return false;
 	}
 	/* Who sends by a socket that does not connect is not seen; whose it is, is. */
 	if (skb->sk) {
@@ -122,7 +121,7 @@ static __always_inline const struct verdict *judge(struct __sk_buff *skb,
 		__builtin_memcpy(question.name, opened->owner.name, sizeof(question.name));
 	}
 	*reason = COUNT_PASSED_CLOSING;
-	return ask(skb, &question);
+	return ask(skb, &question, verdict);
 }
 
 /* ACKs from TIME_WAIT and resets, which the kernel sends for connections of servers too. They carry
@@ -224,7 +223,6 @@ int wan_egress(struct __sk_buff *skb)
 	struct opened *opened = NULL;
 	struct packet packet = {};
 	struct verdict verdict = {};
-	const struct verdict *found;
 	struct control *state;
 	struct device *device;
 	enum counter reason;
@@ -297,13 +295,11 @@ int wan_egress(struct __sk_buff *skb)
 			return state->refuses ? because(COUNT_DROPPED_FRAGMENT, TC_ACT_SHOT)
 					      : because(COUNT_PASSED_UNREADABLE, NEXT);
 	} else {
-		found = judge(skb, &packet, opened, &reason);
-		if (!found) {
+		if (!judge(skb, &packet, opened, &verdict, &reason)) {
 			if (tcp && opened)
 				opened->decided = DECIDED_TO_PASS;
 			return because(reason, NEXT);
 		}
-		verdict = *found;
 		if (packet.fragment == FRAGMENT_FIRST)
 			follow_fragment(&packet, &verdict, true);
 	}
