@@ -154,6 +154,35 @@ static __always_inline void hold_back(struct segment *ack, const struct way *way
 		ack->seq = way->edge - way->delta;
 }
 
+/*
+ * Our socket may have taken more from the final receiver than the sender of this segment has by
+ * now: the rest is the process's to deliver. An ACK of so little may be older than the receiver
+ * believes possible, who then throws away the segment with its bytes (RFC 5961, 5.2): so we say
+ * again what our socket has said. What may be sent ends where it ended.
+ */
+static __noinline int keep_up(struct __sk_buff *skb, const struct pair *pair, __u32 way,
+			      struct segment *segment)
+{
+	struct bpf_sock *sk = sender(skb, &pair->to[way & 1], pair->v6);
+	const struct way *back = &pair->ways[!(way & 1)];
+	struct tcp_sock *tcp;
+
+	if (!sk)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (tcp) {
+		__u32 taken = tcp->rcv_nxt + back->delta, more = taken - segment->ack;
+		__u32 room = (__u32)segment->window << back->grow;
+
+		if (after(taken, segment->ack)) {
+			segment->ack = taken;
+			segment->window = room > more ? (room - more) >> back->grow : 0;
+		}
+	}
+	bpf_sk_release(sk);
+	return 0;
+}
+
 /* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */
 static __always_inline long make_reset(struct __sk_buff *skb, const struct segment *segment)
 {
@@ -200,8 +229,12 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 		/* Whose last ACK was lost says FIN again, and is answered. */
 		if (segment->flags & TCP_SYN || segment->end != pair->ways[way & 1].fin)
 			return because(SPLICE_STALE, LEFT);
-	} else if ((state != PAIR_CARRIED && state != PAIR_SPLICED) || segment->flags & TCP_SYN) {
+	} else if ((state != PAIR_CARRIED && state != PAIR_SPLICED) ||
+		   (segment->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		return because(SPLICE_LEFT, LEFT);
+	} else if (segment->flags & TCP_SYN) {
+		/* An upstream that has not heard the end of the handshake asks again, and says
+		 * nothing until then. Our socket is silent; the program answers (RFC 5961, 4). */
 	} else {
 		note(pair, index, way, segment);
 		if (state == PAIR_CARRIED && !segment->payload &&
@@ -211,6 +244,8 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 			because(SPLICE_COPIED, 0);
 			hold_back(segment, &pair->ways[way & 1]);
 		}
+		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
+			keep_up(skb, pair, way, segment);
 	}
 	if (translate(skb, pair, way, segment) ||
 	    (!pair->same_addresses && readdress(skb, segment, &pair->to[way & 1], pair->v6)))

@@ -274,8 +274,7 @@ static __noinline long translate(struct __sk_buff *skb, const struct pair *pair,
 	if (segment->flags & TCP_ACK)
 		new[WORD_ACK] = bpf_htonl(segment->ack - back->delta);
 	/* This end announces how much the way back may bring. */
-	window = bpf_ntohl(old[WORD_FLAGS]) & 0xffff;
-	window = window << back->grow >> back->shrink;
+	window = (__u32)segment->window << back->grow >> back->shrink;
 	if (window > 0xffff)
 		window = 0xffff;
 	new[WORD_FLAGS] = (old[WORD_FLAGS] & bpf_htonl(0xffff0000)) | bpf_htonl(window);
