@@ -15,6 +15,7 @@ export default defineConfig({
         test: {
           name: 'kernel',
           include: ['test/*.test.ts'],
+          globalSetup: 'test/rig/trial.ts',
           pool: 'forks',
           fileParallelism: false,
           testTimeout: 60_000,

@@ -212,6 +212,29 @@ describe('doctor', () => {
     for (const check of parsed(stdout)) expect(check).toMatchObject({ event: 'check', status: 'ok' })
   })
 
+  test('tries splicing; what it finds is what the next start goes by, until the kernel or the programs are others', async () => {
+    const end = async () => {
+      const { stderr } = await run(['--json', '--', 'curl', '-s', '-m', '3', page])
+      return parsed(stderr).find(({ event }) => event === 'session-end')
+    }
+    const record = '/run/tproxy/trial.json'
+    const found = JSON.parse(await world.client.sh(`cat ${record}`))
+    expect(found).not.toHaveProperty('problem')
+    const say = (outcome: object) => world.client.sh(`echo '${JSON.stringify(outcome)}' >${record}`)
+
+    await say({ ...found, problem: 'bytes are lost' })
+    expect(await end()).toMatchObject({ carried: 'relay', notSpliced: 'bytes are lost' })
+    const checks = parsed((await run(['doctor', '--json'])).stdout)
+    expect(checks.find(({ name }) => name === 'splice')).toMatchObject({ detail: 'tried, and right here' })
+    expect(JSON.parse(await world.client.sh(`cat ${record}`))).toEqual(found)
+
+    for (const other of [{ kernel: '6.6.0' }, { programs: '0' }]) {
+      await say({ ...found, problem: 'bytes are lost', ...other })
+      expect(await end()).toMatchObject({ carried: 'splice' })
+      expect(JSON.parse(await world.client.sh(`cat ${record}`))).toEqual(found)
+    }
+  })
+
   test('loads the programs under a profiler, whose signals interrupt the verifier', async () => {
     const profiled = { NODE_OPTIONS: '--cpu-prof --cpu-prof-interval=100 --cpu-prof-dir=/run' }
     expect(await run(['doctor'], profiled)).toMatchObject({ code: 0, stderr: '' })
@@ -272,7 +295,7 @@ print(s.makefile().read())`
   })
 
   test('needs only CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON', async () => {
-    await world.client.sh('chmod 755 /run; mkdir /run/tproxy; chown 65534 /run/tproxy')
+    await world.client.sh('chmod 755 /run; chown 65534 /run/tproxy')
     const caps = '-all,+bpf,+net_admin,+perfmon'
     const some = [`--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
     const as = ['--reuid=65534', '--regid=65534', '--clear-groups', ...some]
@@ -284,7 +307,7 @@ print(s.makefile().read())`
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
     expect(starts(program.stdout)).toHaveLength(2)
     const after = await stateOf(world.client)
-    await world.client.sh('rm -rf /run/tproxy')
+    await world.client.sh('chown 0 /run/tproxy')
     expect(after).toEqual(before)
   })
 })

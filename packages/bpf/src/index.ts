@@ -1,3 +1,4 @@
+export { programsDigest } from './digest.ts'
 export { Fastpath, type FastpathCounters } from './fastpath.ts'
 export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'

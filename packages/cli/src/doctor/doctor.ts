@@ -15,7 +15,7 @@ export async function doctor(options: Options): Promise<Ending> {
   const inspection = inspect(options.routing)
   const checks = [
     ...kernelChecks(),
-    ...toolChecks(inspection),
+    ...(await toolChecks(inspection)),
     await checkFastpath(inspection, options.fastpath),
     ...networkChecks(inspection, options.interfaces ?? 'all'),
     ...firewallChecks(),

@@ -3,14 +3,14 @@ import { cgroupRoot, type Inspection, reason } from '@tproxy/core'
 import { findTool } from '../executable.ts'
 import { attempt, type Check, missing, ok, warn } from './check.ts'
 
-export function toolChecks(inspection: Inspection): Check[] {
+export async function toolChecks(inspection: Inspection): Promise<Check[]> {
   return [
     attempt('libbpf', 'apt-get install libbpf1', () => inspection.libbpf()),
     attempt('steering programs', 'see the message', () => {
       inspection.programs()
       return 'the kernel accepts them'
     }),
-    checkSplice(inspection),
+    await checkSplice(inspection),
     attempt('cgroup v2', 'mount it writable, or run as root', () => {
       const root = cgroupRoot()
       accessSync(root, constants.W_OK)
@@ -21,12 +21,22 @@ export function toolChecks(inspection: Inspection): Check[] {
   ]
 }
 
-function checkSplice(inspection: Inspection): Check {
+async function checkSplice(inspection: Inspection): Promise<Check> {
+  const remedy = 'connections are relayed by the process, which is slower'
   try {
     inspection.splice()
-    return ok('splice programs', 'the kernel accepts them')
   } catch (error) {
-    return warn('splice programs', reason(error), 'connections are relayed by the process, which is slower')
+    return warn('splice', reason(error), remedy)
+  }
+  try {
+    const problem = await inspection.trial()
+    return problem === undefined ? ok('splice', 'tried, and right here') : warn('splice', problem, remedy)
+  } catch (error) {
+    return warn(
+      'splice',
+      `the kernel accepts its programs; not tried: ${reason(error)}`,
+      'run doctor as root',
+    )
   }
 }
 

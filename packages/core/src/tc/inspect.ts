@@ -5,6 +5,7 @@ import { tryFastpath } from './fastpath.ts'
 import { instances } from './instances.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
+import { tryAndRecord } from './trial/known.ts'
 
 /** Looks at what interception needs, and changes nothing: for `tproxy-run doctor`, and for yours. */
 export interface Inspection {
@@ -14,6 +15,11 @@ export interface Inspection {
   programs(): void
   /** The same for those that carry connections in the kernel, without which they are relayed. */
   splice(): void
+  /**
+   * Has them carry connections in a network namespace of their own, and records the outcome in /run/tproxy, where the next
+   * start finds it. Resolves with what is not right, if anything. Rejects when it cannot be tried: it needs CAP_SYS_ADMIN.
+   */
+  trial(): Promise<string | undefined>
   /** Loads those of the fastpath and tries them on a connection of our own over loopback. Rejects with what is not right. */
   fastpath(mode: Exclude<FastpathMode, 'off'>): Promise<void>
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
@@ -34,6 +40,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     },
     programs: () => loadSteering(routing.mark, true).close(),
     splice: () => loadSplicing({ mark: routing.mark }).close(),
+    trial: tryAndRecord,
     fastpath: tryFastpath,
     routing: () => checkClashes(routing),
     instances,

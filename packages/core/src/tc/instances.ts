@@ -26,7 +26,7 @@ import {
 } from './routing.ts'
 
 /** Records of what runs and what was changed, for those who come after a crash; a file system that a reboot empties. */
-const root = '/run/tproxy'
+export const root = '/run/tproxy'
 const lockWaitMs = 5_000
 const instanceLimit = 256
 
@@ -261,7 +261,11 @@ async function takeLock(directory: string): Promise<number> {
       if (statSync(`${directory}/lock`, { throwIfNoEntry: false })?.ino === inode) return fd
     }
     if (fd !== undefined) closeSync(fd)
-    if (performance.now() > deadline)
+    const late = performance.now() > deadline
+    // mkdir -p of Node says that a directory is missing where the file system is read-only.
+    if (late && fd === undefined)
+      throw new TproxyError('E_SYSTEM', `make ${directory}`, { hint: `${root} must be writable` })
+    if (late)
       throw new TproxyError(
         'E_BUSY',
         `lock ${directory}/lock: another process holds it for ${lockWaitMs} ms`,

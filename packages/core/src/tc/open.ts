@@ -32,6 +32,7 @@ import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
 import { Splicer } from './splicer.ts'
+import { knownProblem } from './trial/known.ts'
 
 /** What to intercept. */
 export interface InterceptOptions {
@@ -83,6 +84,7 @@ const reservedFds = 256
 export async function openTransport(
   options: InterceptOptions,
   checkRules: (list: RuleList) => void = () => {},
+  problemOfSplicing: () => Promise<string | undefined> = knownProblem,
 ): Promise<Transport> {
   const routing = routingOptions(options.routing)
   const list = readRules(options.rules ?? [], options.defaultAction)
@@ -116,7 +118,9 @@ export async function openTransport(
   const mark = (routing.mark | (instance.number << 8)) >>> 0
   const steering = undo.use(loadSteering(mark, scope !== undefined))
   const directory = options.keepSpliced === true ? keepIn(instance.number) : undefined
-  const { splicing, unspliced } = options.carry === 'relay' ? relayed : tryToSplice(mark, directory)
+  const problem = options.carry === 'relay' ? 'it was asked to be relayed' : await problemOfSplicing()
+  const { splicing, unspliced } =
+    problem === undefined ? tryToSplice(mark, directory) : { splicing: undefined, unspliced: problem }
   if (splicing !== undefined) undo.use(splicing)
   if (directory !== undefined)
     undo.defer(() => {
@@ -231,8 +235,6 @@ function connectionLimit(): number {
   const soft = /Max open files\s+(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
   return Math.max(1, Math.floor((Number(soft ?? 1024) - reservedFds) / 2))
 }
-
-const relayed = { splicing: undefined, unspliced: 'it was asked to be relayed' }
 
 /** A kernel that does not take these programs costs speed, and no connection. */
 function tryToSplice(
