@@ -125,10 +125,25 @@ test('what was sent into a blackout before the kernel took over comes again afte
   await expectEnd(proxy)
 })
 
+test('an upstream that has not heard the end of the handshake takes what comes next', async () => {
+  await using proxy = await proxied()
+  await using _loss = await firewall(
+    world.internet,
+    'prerouting',
+    'tcp flags & (fin | syn | rst | psh | ack) == ack meta length < 100 drop',
+  )
+  const rejected = () => world.internet.sh('nstat -asz TcpExtTSEcrRejected | tail -1')
+  const before = await rejected()
+  await expectEchoes(proxy, 1000, origins, 50)
+  expect(await rejected()).toBe(before)
+  await expectEnd(proxy)
+})
+
 test('a fifth of the packets lost while connections begin costs no byte', async () => {
   await using proxy = await proxied()
   const dials = async () => {
-    await using _loss = await onTheWay('numgen random mod 100 < 20 drop')
+    // A SYN that is lost on its way out is no loss to its sender, but an error, which ends the connection.
+    await using _loss = await onTheWay('tcp flags & syn == 0 numgen random mod 100 < 20 drop')
     const echoes = expectEchoes(proxy, MB, origins, 12)
     await sleep(1500)
     return { echoes }

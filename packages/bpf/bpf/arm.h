@@ -104,6 +104,9 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	up->clock_delta = b->tsoffset - client->tsoffset;
 	down->clock_delta =
 	    (__u32)(bpf_ktime_get_ns() / 1000000) + a->tsoffset - b->rx_opt.ts_recent;
+	down->clock_first = b->rx_opt.ts_recent;
+	down->unheard = 1;
+	up->unheard = 0;
 	down->grow = BPF_CORE_READ_BITFIELD(a, rx_opt.snd_wscale);
 	down->shrink = BPF_CORE_READ_BITFIELD(b, rx_opt.rcv_wscale);
 	up->grow = BPF_CORE_READ_BITFIELD(b, rx_opt.snd_wscale);

@@ -26,6 +26,7 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	__s32 ahead;
 
 	pair->seen = bpf_ktime_get_coarse_ns();
+	this->unheard = 0;
 	if (segment->flags & TCP_FIN) {
 		this->ended = 1;
 		this->fin = segment->end;

@@ -16,11 +16,14 @@ struct way {
 	__u32 first;	   /* of the first byte that is carried */
 	__u32 delta;	   /* added, it becomes what the receiver expects */
 	__u32 clock_delta; /* the same for timestamps */
+	__u32 clock_first; /* the sender's timestamp before any that was carried */
 	__u32 acked;	   /* what the final receiver has acknowledged, in its own numbers */
 	__u32 edge;	   /* up to where it takes bytes, in the same */
 	__u32 fin;	   /* behind its FIN, when ended */
 	__u8 ended;
 	__u8 finished; /* the FIN was acknowledged */
+	__u8 unheard;  /* 1: nothing of this way was carried, and what is echoed is our socket's
+			  clock */
 	__u8 grow;     /* windows that the receiving end of this way announces: << grow >> shrink */
 	__u8 shrink;
 	__u64 carried; /* bytes */

@@ -256,6 +256,17 @@ static __noinline long readdress(struct __sk_buff *skb, const struct segment *se
 	       bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR);
 }
 
+/*
+ * What the program got from our socket it got before the upstream's clock was known. Nobody may
+ * echo less than was ever said: who still waits for the end of the handshake takes no such segment
+ * (since Linux 6.15, tcp_check_req() of net/ipv4/tcp_minisocks.c).
+ */
+static __always_inline __u32 echo(const struct way *back, __u32 timestamp)
+{
+	timestamp -= back->clock_delta;
+	return back->unheard && after(back->clock_first, timestamp) ? back->clock_first : timestamp;
+}
+
 /* Makes the TCP header of a segment of one connection one of the other. Not 0: it is spoilt. */
 static __noinline long translate(struct __sk_buff *skb, const struct pair *pair, __u32 index,
 				 const struct segment *segment)
@@ -280,7 +291,7 @@ static __noinline long translate(struct __sk_buff *skb, const struct pair *pair,
 	new[WORD_FLAGS] = (old[WORD_FLAGS] & bpf_htonl(0xffff0000)) | bpf_htonl(window);
 	if (plain && old[WORD_NOPS] == bpf_htonl(NOP_NOP_TIMESTAMPS)) {
 		new[WORD_VALUE] = bpf_htonl(bpf_ntohl(old[WORD_VALUE]) + this->clock_delta);
-		new[WORD_ECHO] = bpf_htonl(bpf_ntohl(old[WORD_ECHO]) - back->clock_delta);
+		new[WORD_ECHO] = bpf_htonl(echo(back, bpf_ntohl(old[WORD_ECHO])));
 		length = sizeof(new);
 	} else if (segment->words > WORD_NOPS) {
 		sum = shift_options(skb, segment, this, back);
