@@ -2,7 +2,7 @@ export const help: string = `Usage: tproxy-run [OPTION…] [--] COMMAND [ARGUMEN
        tproxy-run [OPTION…] --interface NAME
        tproxy-run --config FILE [OPTION…] [[--] COMMAND [ARGUMENT…]]
        tproxy-run rules [--watch] | rules check FILE | rules explain PROTO SRC[:PORT] DST[:PORT]
-       tproxy-run status | reload [--reset] | doctor | clean
+       tproxy-run status | reload [--reset] | check [FILE] | doctor | clean
 
 Sends the TCP connections of one command, or of all programs on this host, through a proxy of your
 choice, whether they know of proxies or not.
@@ -70,6 +70,8 @@ The one that runs (--pid N, where several do)
                            connections keep their decision; --reset ends those that are now decided differently
 
 Also
+  tproxy-run check [FILE]  all that is wrong with a configuration file here, and rules of no use, by line and column;
+                           applies nothing. Exit code 1 if it would be refused; --json. FILE: /etc/tproxy/tproxy.yaml
   tproxy-run clean         undoes what a killed tproxy-run left behind, which changes no traffic; and resets
                            the connections that --keep left
 

@@ -3,6 +3,9 @@ import { nearest, TproxyError } from '@tproxy/core'
 
 import { type Flags, flags, type Options, readOptions } from './options.ts'
 import {
+  type CheckForm,
+  checkFlags,
+  parseCheck,
   parseReload,
   parseRules,
   parseStatus,
@@ -18,6 +21,7 @@ export type Invocation =
   | { readonly form: 'version' }
   | { readonly form: 'doctor'; readonly options: Options }
   | { readonly form: 'clean'; readonly options: Options }
+  | CheckForm
   | RulesForm
   | InterfaceForm
   | CommandForm
@@ -45,6 +49,7 @@ export interface Given {
 const subcommands: Readonly<Record<string, Flags>> = {
   doctor: flags,
   clean: flags,
+  check: checkFlags,
   rules: rulesFlags,
   reload: reloadFlags,
   status: statusFlags,
@@ -86,6 +91,7 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   }
   if (given.some((option) => option.name === 'help')) return { form: 'help' }
   if (given.some((option) => option.name === 'version')) return { form: 'version' }
+  if (name === 'check') return parseCheck(words, given)
   if (name === 'rules') return parseRules(words, given)
   if (name === 'reload') return parseReload(words, given)
   if (name === 'status') return parseStatus(words, given)

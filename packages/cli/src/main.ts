@@ -50,6 +50,8 @@ async function run(invocation: Invocation): Promise<Ending> {
       return (await import('./doctor/doctor.ts')).doctor(invocation.options)
     case 'clean':
       return cleanUp(invocation.options)
+    case 'check':
+      return (await import('./check/check.ts')).check(invocation)
     case 'rules':
       return rules(invocation)
     case 'status':

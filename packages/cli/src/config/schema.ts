@@ -110,6 +110,8 @@ const plugin = z.union(
 )
 
 const interfaces = 'auto, all, or a list of interfaces'
+const alone = (names: readonly string[]) =>
+  names.length === 1 || !names.some((name) => name === 'auto' || name === 'all')
 const aNumber = 'a number, such as 100 or 0x64'
 const whole = z.int({ error: aNumber }).min(0, { error: aNumber }).optional()
 const duration = z
@@ -123,7 +125,10 @@ const schema = z.strictObject(
       .optional()
       .describe('Asked in order; the first that answers decides'),
     interfaces: z
-      .union([word(interfaces), list(word('an interface'), interfaces)], { error: interfaces })
+      .union(
+        [word(interfaces), list(word('an interface'), interfaces).refine(alone, { error: interfaces })],
+        { error: interfaces },
+      )
       .optional()
       .describe('What to intercept: auto, all, or a list of names'),
     rules: z.array(rule, { error: 'a list of rules' }).optional().describe('The first that matches decides'),

@@ -17,6 +17,13 @@ export type RulesForm =
   | { readonly form: 'status'; readonly pid?: number; readonly json: boolean }
   | { readonly form: 'reload'; readonly reset: boolean; readonly pid?: number; readonly json: boolean }
 
+/** `tproxy-run check [FILE]` */
+export interface CheckForm {
+  readonly form: 'check'
+  readonly file: string
+  readonly json: boolean
+}
+
 export interface ExplainForm {
   readonly form: 'rules'
   readonly to: 'explain'
@@ -50,8 +57,19 @@ export const rulesFlags: Flags = {
   mark: text,
   dscp: text,
 }
+export const checkFlags: Flags = always
 export const reloadFlags: Flags = { ...always, reset: { type: 'boolean' }, pid: text }
 export const statusFlags: Flags = { ...always, pid: text }
+
+/** The file of the service, where none is named. Throws `E_OPTION`. */
+export function parseCheck(
+  [file = '/etc/tproxy/tproxy.yaml', ...rest]: readonly string[],
+  given: readonly Given[],
+): CheckForm {
+  if (rest.length > 0)
+    throw new TproxyError('E_OPTION', 'check takes one file', { hint: 'see tproxy-run --help' })
+  return { form: 'check', file, json: common(given).json }
+}
 
 /** Throws `E_OPTION`. */
 export function parseReload(words: readonly string[], given: readonly Given[]): RulesForm {
