@@ -11,12 +11,16 @@ import {
 import type { Reloaded } from './control/protocol.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 import type { Ready } from './report.ts'
+import { clean } from './scrub.ts'
 
 /** Makes a piece of a line fit to be shown, and styles it where colour is wanted. */
 export type Paint = (
   style: 'plain' | 'dim' | 'bold' | 'red' | 'green' | 'yellow' | 'cyan',
   text: string,
 ) => string
+
+/** Where there are no styles. */
+export const unstyled: Paint = (_style, text) => clean(text)
 
 /** Wide enough for most, so that lines stand in columns; longer ones push the rest to the right. */
 const width = { who: 15, destination: 21, way: 6, size: 7, duration: 7 }

@@ -10,7 +10,7 @@ import { Problems } from './problems.ts'
 import { makeReport } from './report.ts'
 import { runCommand } from './run-command.ts'
 import { runInterface } from './run-interface.ts'
-import { printable, scrub } from './scrub.ts'
+import { clean } from './scrub.ts'
 import { dieBy } from './signals.ts'
 
 /** How long undoing may take after something unforeseen; then the kernel undoes what it can, and the next start the rest. */
@@ -33,8 +33,7 @@ try {
   if ('signal' in ending) dieBy(ending.signal)
   process.exit(ending.code)
 } catch (error) {
-  for (const text of error instanceof Problems ? error.problems : [reason(error)])
-    complain(printable(scrub(text)))
+  for (const text of error instanceof Problems ? error.problems : [reason(error)]) complain(clean(text))
   process.exit(exitCode.failed)
 }
 

@@ -2,9 +2,12 @@ import { isDeepStrictEqual } from 'node:util'
 import { type Rules, reason, TproxyError } from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
 import type { Reloaded } from './control/protocol.ts'
+import { reloadedLine, unstyled } from './lines.ts'
 import type { Options } from './options.ts'
 import { Problems } from './problems.ts'
 import type { Report } from './report.ts'
+import { clean } from './scrub.ts'
+import type { Service } from './service.ts'
 import { readFiles, type Settings } from './settings.ts'
 
 /** Reads the files again and puts their rules in force. Rejects, after a warning, with all as it was. */
@@ -15,12 +18,21 @@ export function hasFiles({ config, rules }: Options): boolean {
   return config !== undefined || rules.some((source) => 'file' in source)
 }
 
+/** Of a reload: by whose options, and who hears of it. */
+export interface Occasion {
+  readonly options: Options
+  readonly settings: Settings
+  readonly report: Report
+  readonly service?: Service
+}
+
 export function makeReload(
   rules: Rules,
-  { options, settings, report }: { options: Options; settings: Settings; report: Report },
+  { options, settings, report, service }: Occasion,
   replaced: () => void,
 ): Reload {
   return async ({ reset }) => {
+    service?.reloading()
     try {
       if (!hasFiles(options))
         throw new TproxyError('E_OPTION', 'there is no file to read again', {
@@ -34,11 +46,13 @@ export function makeReload(
         restart: changedKeys(settings.file, read.file),
       }
       report.reloaded(reloaded)
+      service?.reloaded(reloadedLine(reloaded, unstyled))
       replaced()
       return reloaded
     } catch (error) {
-      for (const problem of error instanceof Problems ? error.problems : [reason(error)])
-        report.warning(`the rules stay as they are: ${problem}`)
+      const problems = error instanceof Problems ? error.problems : [reason(error)]
+      for (const problem of problems) report.warning(`the rules stay as they are: ${problem}`)
+      service?.reloaded(`the rules stay as they are: ${clean(problems.join('; '))}`)
       throw error
     }
   }

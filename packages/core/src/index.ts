@@ -13,7 +13,7 @@ export { type DefinedPlugin, definePlugin, type PluginDefinition, type PluginTex
 export { type Endpoint, endpoint, formatEndpoint } from './endpoint.ts'
 export { type ErrorCode, reason, TproxyError } from './errors.ts'
 export type { Interception } from './interception.ts'
-export { type FastpathMode, type FastpathState, type Limits, type Timeouts } from './options.ts'
+export { type FastpathMode, type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
 export type { Peeked } from './peek/peek.ts'
 export { ask, type Decision, type Plugin, type PluginFactory } from './plugin.ts'
 export type { ProcessInfo } from './process.ts'
@@ -37,6 +37,7 @@ export {
   readRuleLines,
 } from './rules/text.ts'
 export { parseProtocol, protocols } from './rules/values.ts'
+export { type ServiceManager, serviceManager } from './service-manager.ts'
 export type { Session, SessionEnd } from './session.ts'
 export { type Cgroup, cgroupRoot, makeCgroup } from './tc/cgroup.ts'
 export { type Inspection, inspect } from './tc/inspect.ts'

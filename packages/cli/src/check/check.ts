@@ -3,7 +3,7 @@ import { openConfig } from '../config/open.ts'
 import type { Ending } from '../ending.ts'
 import { type Finding, locate } from '../finding.ts'
 import { unreadable } from '../rules-file.ts'
-import { printable, scrub } from '../scrub.ts'
+import { clean } from '../scrub.ts'
 import { examine } from './examine.ts'
 
 /** `tproxy-run check [FILE]`. Ends with 1 when a start with this file, on this host, would be refused. */
@@ -32,8 +32,6 @@ async function findingsIn(file: string): Promise<Finding[]> {
     (a, b) => (a.place?.line ?? 0) - (b.place?.line ?? 0) || (a.place?.column ?? 0) - (b.place?.column ?? 0),
   )
 }
-
-const clean = (text: string) => printable(scrub(text))
 
 /** As compilers write it, which editors know. */
 function line(file: string, finding: Finding): string {
