@@ -3,7 +3,6 @@ import { reason } from '@tproxy/core'
 import manifest from '../package.json' with { type: 'json' }
 import { cleanUp } from './clean.ts'
 import { type Ending, exitCode } from './ending.ts'
-import { help } from './help.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
 import { complain } from './output.ts'
 import { Problems } from './problems.ts'
@@ -40,7 +39,7 @@ try {
 async function run(invocation: Invocation): Promise<Ending> {
   switch (invocation.form) {
     case 'help':
-      console.log(help.trimEnd())
+      console.log((await import('./help.ts')).help())
       return { code: 0 }
     case 'version':
       console.log(`tproxy-run ${manifest.version}`)
@@ -49,6 +48,9 @@ async function run(invocation: Invocation): Promise<Ending> {
       return (await import('./doctor/doctor.ts')).doctor(invocation.options)
     case 'clean':
       return cleanUp(invocation.options)
+    case 'completion':
+      console.log((await import('./manual/completion.ts')).completion(invocation.shell))
+      return { code: 0 }
     case 'check':
       return (await import('./check/check.ts')).check(invocation)
     case 'rules':

@@ -79,9 +79,12 @@ const rule = z.union(
     word(aRule),
     z
       .strictObject({
-        action,
+        action: action.describe('What becomes of a packet that matches'),
         ...criteria,
-        not: z.strictObject(criteria, { error: 'a mapping of what must not match' }).optional(),
+        not: z
+          .strictObject(criteria, { error: 'a mapping of what must not match' })
+          .optional()
+          .describe('What must not match: the same keys, from protocol to dscp'),
         via: word('the name of a plugin').optional().describe('With proxy: the plugin that decides'),
         log: z.boolean({ error: 'true or false' }).optional().describe('Report what this rule decides'),
       })
@@ -98,8 +101,8 @@ const plugin = z.union(
   [
     z.string().regex(/^[^=]/, { error: aPlugin }),
     z.strictObject({
-      name: word('the name of a plugin'),
-      argument: z.string({ error: 'text' }).optional(),
+      name: word('the name of a plugin').describe('As --plugin takes it: socks, or the path of a module'),
+      argument: z.string({ error: 'text' }).optional().describe('As behind NAME= on the command line'),
       options: z
         .record(z.string(), z.unknown(), { error: 'a mapping of options' })
         .optional()
