@@ -64,18 +64,6 @@ while True: print(json.dumps(dict(l.split('=', 1) for l in s.recv(4096).decode()
   expect(BigInt(told()[1].MONOTONIC_USEC)).toBeGreaterThanOrEqual(before)
 })
 
-test('a service manager that does not listen is no reason not to run', async () => {
-  const file = `${directory}/tproxy.yaml`
-  writeFileSync(file, config('drop tcp dport 9'))
-  await using program = world.run(['--json', '-c', file], { env: { NOTIFY_SOCKET: '/run/none' }, input: '' })
-  await program.until((p) => p.events.some(({ event }) => event === 'ready'), 'a ready line')
-  expect(await program.stop()).toMatchObject({ code: 0 })
-  expect(program.events[0]).toMatchObject({
-    event: 'warning',
-    message: 'tell the service manager at /run/none: connect to /run/none: ENOENT',
-  })
-})
-
 describe('under systemd, by the unit that comes with it', () => {
   let systemd: Systemd
   const stack = new AsyncDisposableStack()
