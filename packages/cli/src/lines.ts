@@ -104,8 +104,12 @@ export function protocolName(number: number): string {
   return Object.entries(protocols).find(([, known]) => known === number)?.[0] ?? `protocol ${number}`
 }
 
-export function reloadedLine({ rules, default: fallback, restart }: Reloaded, paint: Paint): string {
-  const what = `${rules} rule${rules === 1 ? '' : 's'} → ${fallback}`
+export function reloadedLine(
+  { rules, default: fallback, plugins, verdict, restart }: Reloaded,
+  paint: Paint,
+): string {
+  const chain = plugins.length === 0 ? '' : `: ${[...plugins, verdict].join(' → ')}`
+  const what = `${rules} rule${rules === 1 ? '' : 's'} → ${fallback}${chain}`
   const rest = restart.length === 0 ? '' : `  ${paint('yellow', needsRestart(restart))}`
   return `${paint('green', 'reloaded')}  ${paint('cyan', what)}${rest}`
 }

@@ -44,7 +44,7 @@ export async function runInterface(
   })
   follow(proxy, report)
   {
-    await using attendance = await attend(proxy, { options, settings, report, service })
+    await using attendance = await attend(proxy, { options, settings, plugins, report, service })
     const ready = readiness(settings, { plugins, cgroup: undefined }, proxy)
     report.ready(ready)
     service.ready(readyLine(ready, unstyled))

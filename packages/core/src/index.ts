@@ -17,7 +17,7 @@ export { type FastpathMode, type FastpathState, type Limits, limits, type Timeou
 export type { Peeked } from './peek/peek.ts'
 export { ask, type Decision, type Plugin, type PluginFactory } from './plugin.ts'
 export type { ProcessInfo } from './process.ts'
-export { intercept, type ProxyOptions, TransparentProxy } from './proxy.ts'
+export { type Decisions, intercept, type ProxyOptions, TransparentProxy } from './proxy.ts'
 export type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from './rules/control.ts'
 export { examineRules, type RuleFinding } from './rules/examine.ts'
 export type { Action, Criteria, OneOf, Rule, RuleList } from './rules/model.ts'

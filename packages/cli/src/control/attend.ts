@@ -18,7 +18,7 @@ export async function attend(proxy: TransparentProxy, given: Occasion): Promise<
   const warn = () => {
     for (const line of describeShadows(rules)) given.report.warning(line)
   }
-  const reload = makeReload(rules, given, warn)
+  const reload = makeReload(proxy, given, warn)
   const answer: Answer = (request) => {
     switch (request.request) {
       case 'rules':

@@ -33,7 +33,7 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     flags: reloadFlags,
     forms: {
       reload:
-        'has the one that runs read the rules of --config and --rules again, as SIGHUP does without a command. Open connections keep their decision; --reset ends those that are now decided differently',
+        'has the one that runs read --config and --rules again: rules, plugins and defaults, as SIGHUP does without a command. Open connections keep their decision; --reset ends those that are now decided differently',
     },
   },
   check: {

@@ -33,7 +33,7 @@ export function configPage(version: string): string {
       parts: [
         heading('DESCRIPTION'),
         paragraph(
-          'A YAML file for tproxy-run --config. Plugins and rules of the command line come before those of the file; its other options take their place. tproxy-run check tells all that is wrong with a file, by line and column. At a reload the rules and default-action are read again; what else changed needs a restart, and is named.',
+          'A YAML file for tproxy-run --config. Plugins and rules of the command line come before those of the file; its other options take their place. tproxy-run check tells all that is wrong with a file, by line and column. At a reload rules, plugins, default-action and default-verdict are read again; what else changed needs a restart, and is named. Open connections stay as they are.',
         ),
         heading('KEYS'),
         ...Object.entries(properties).map(([name, schema]) => key(name, schema)),
