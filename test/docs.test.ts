@@ -1,10 +1,20 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { blocks, expectLines } from './rig/page.ts'
 import { microsocks } from './rig/servers.ts'
+import { bootSystemd } from './rig/systemd.ts'
 import { addresses, World } from './rig/world.ts'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
@@ -46,21 +56,25 @@ async function run(folder: string, script: string): Promise<string> {
   const { code, stdout, stderr } = await world.client.run(
     'bash',
     ['-ec', `cd ${folder}; exec 2>&1; ${script}`],
-    { env: { PATH: `${root}:${node}:${root}node_modules/.bin:${process.env['PATH']}` }, timeoutMs: 60_000 },
+    {
+      env: { PATH: `${root}:${node}:${root}node_modules/.bin:${process.env['PATH']}:/usr/sbin` },
+      timeoutMs: 25_000,
+    },
   )
   expect({ code, output: code === 0 ? '' : stdout + stderr }).toEqual({ code: 0, output: '' })
   return stdout
 }
 
 /** Does what a page says, in order: writes its files, runs its commands, and expects what it shows. */
-async function follow(page: string, folder: string): Promise<void> {
+async function follow(page: string, folder: string, runLines = run): Promise<void> {
   let output = ''
   for (const { language, file, text } of blocks(page)) {
     if (file !== '') writeFileSync(`${folder}/${file}`, text)
     if (file === 'package.json') install(folder)
-    if (language === 'sh') output = await run(folder, text)
-    if (language === 'text') expectLines(output, text)
+    if (language === 'sh') output = await runLines(folder, text)
+    if (language === 'text' && file === '') expectLines(output, text)
   }
+  if (!blocks(page).some(({ file }) => file.endsWith('.ts'))) return
   const options =
     '--noEmit --strict --target es2025 --module nodenext --types node --allowImportingTsExtensions'
   await run(folder, `tsc ${options} --ignoreConfig *.ts`)
@@ -101,3 +115,34 @@ test('docs/embedding.md does what it says', async () => {
   writeFileSync(`${folder}/package.json`, '{ "type": "module" }')
   await follow('embedding.md', folder)
 }, 240_000)
+
+const pages = (names: string) => names.split(' ').map((name) => `docs/${name}.md`)
+
+async function doAsItSays(page: string): Promise<void> {
+  const folder = `${directory}/${page.replace('/', '-')}`
+  mkdirSync(folder)
+  await follow(page.replace('docs/', ''), folder)
+}
+
+// Those that run a command only do not see each other.
+describe.concurrent('commands', () => {
+  test.each(pages('command rules upstreams debugging security'))('%s does what it says', doAsItSays)
+})
+
+test.each(pages('install host containers keep'))('%s does what it says', doAsItSays)
+
+test('docs/service.md does what it says, under a systemd', async () => {
+  await using systemd = await bootSystemd(world.client)
+  await follow('service.md', directory, (_, script) => systemd.sh(`exec 2>&1; ${script}`))
+})
+
+test('docs/testing.md shows a test that is run', () => {
+  const [shown] = blocks('testing.md').filter(({ language }) => language === 'ts')
+  expect(shown?.text).toBe(readFileSync(`${root}test/example.test.ts`, 'utf8'))
+})
+
+test('docs/README.md leads to every page', () => {
+  const index = readFileSync(`${root}docs/README.md`, 'utf8')
+  for (const page of readdirSync(`${root}docs`))
+    if (page !== 'README.md') expect(index).toContain(`(${page})`)
+})

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import type { Program, Result } from './rig/host.ts'
+import { microsocks } from './rig/servers.ts'
 import { stateOf } from './rig/state.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
@@ -218,6 +219,41 @@ describe('reloading', () => {
     expect(events(program, 'warning')).toMatchObject([
       { message: expect.stringMatching(/^rule 2 never matches: rule 1 covers it/) },
     ])
+  })
+
+  test('changes plugins too, while a long transfer goes on', async () => {
+    await using _socks = await microsocks(world.internet, '198.51.100.1', 1080)
+    writeFileSync(file, 'interfaces: [wan0]\n')
+    await using program = await start()
+    const get = ['-s', '--limit-rate', '15M', `http://${origin}/bytes/60000000`]
+    await using transfer = world.client.spawn('sh', ['-c', `curl ${get.join(' ')} | wc -c`], { input: '' })
+    await program.until((p) => events(p, 'session-start').length === 1, 'the transfer')
+    const fresh = async () => {
+      const before = events(program, 'session-start').length
+      await world.client.sh(`curl -s -m 3 http://${origin}`)
+      await program.until((p) => events(p, 'session-start').length > before, 'a session')
+      const { verdict, plugin } = events(program, 'session-start').at(-1) ?? {}
+      return { verdict, plugin }
+    }
+    expect(await fresh()).toMatchObject({ verdict: 'direct' })
+
+    const text =
+      'interfaces: [wan0]\nplugins: [socks=socks5://198.51.100.1:1080]\nrules:\n  - proxy via socks\n'
+    writeFileSync(file, text)
+    expect(await json('reload')).toMatchObject({ rules: 1, plugins: ['socks'], restart: [] })
+    expect(await fresh()).toEqual({ verdict: 'via', plugin: 'socks' })
+    expect(transfer.child.exitCode).toBeNull()
+    writeFileSync(file, text.replace('1080', '99999'))
+    expect((await run('reload')).stderr).toContain('the URL does not parse')
+    expect(await fresh()).toEqual({ verdict: 'via', plugin: 'socks' })
+    // A rule still names it.
+    writeFileSync(file, 'interfaces: [wan0]\nrules:\n  - proxy via socks\n')
+    expect((await run('reload')).stderr).toContain('there is no plugin socks')
+    expect(await fresh()).toEqual({ verdict: 'via', plugin: 'socks' })
+    writeFileSync(file, 'interfaces: [wan0]\ndefault-verdict: drop\n')
+    expect(await json('reload')).toMatchObject({ rules: 0, plugins: [], verdict: 'drop', restart: [] })
+    expect(await dial(world.client, target)).toMatchObject({ end: 'ECONNRESET' })
+    expect((await transfer.exited).stdout.trim()).toBe('60000000')
   })
 
   test('says what only a restart puts in force', async () => {

@@ -5,6 +5,7 @@ export * from './layout.gen.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
 export {
+  datagramSocket,
   duplicate,
   endInOrder,
   holdPort,

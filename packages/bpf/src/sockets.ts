@@ -2,8 +2,8 @@ import { closeSync } from 'node:fs'
 import { c } from './ffi.ts'
 
 // Values of the Linux ABI that Node does not expose; alike on x86_64 and aarch64.
-const AF = { inet: 2, inet6: 10 } as const
-const SOCK = { stream: 1, nonblock: 0o4000, cloexec: 0o2000000 } as const
+const AF = { unix: 1, inet: 2, inet6: 10 } as const
+const SOCK = { stream: 1, dgram: 2, nonblock: 0o4000, cloexec: 0o2000000 } as const
 const SOL = { socket: 1, ip: 0, tcp: 6, ipv6: 41 } as const
 const SO = { reuseaddr: 2, keepalive: 9, linger: 13, bindtodevice: 25, mark: 36, netnsCookie: 71 } as const
 const IP = { transparent: 19, bindAddressNoPort: 24 } as const
@@ -169,5 +169,25 @@ export function tryLock(fd: number): boolean {
     return true
   } catch {
     return false
+  }
+}
+
+/**
+ * A datagram socket of AF_UNIX, which Node has none of, connected to a path, or to an abstract address that begins with @.
+ * Each write is a datagram; none blocks. Returns the file descriptor.
+ */
+export function datagramSocket(path: string): number {
+  const name = Buffer.from(path)
+  if (name[0] === '@'.charCodeAt(0)) name[0] = 0
+  const address = Buffer.alloc(2 + name.length)
+  address.writeUInt16LE(AF.unix, 0)
+  name.copy(address, 2)
+  const fd = c.socket('socket', AF.unix, SOCK.dgram | SOCK.nonblock | SOCK.cloexec, 0)
+  try {
+    c.connect(`connect to ${path}`, fd, address, address.length)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    throw error
   }
 }

@@ -6,7 +6,7 @@ import { adoptedLine, type Paint, readyLine, reloadedLine, ruleLine, sessionLine
 import type { Output } from './output.ts'
 import { formatTime } from './quantities.ts'
 import type { Ready, Report } from './report.ts'
-import { printable, scrub } from './scrub.ts'
+import { clean } from './scrub.ts'
 
 /** Lines for people. Level 0: nothing but errors; 1: warnings and failures too; 2: all that ends. */
 export class HumanReport implements Report {
@@ -59,8 +59,8 @@ export class HumanReport implements Report {
 
   #say(output: Output, line: (paint: Paint) => string): void {
     const paint: Paint = (style, text) => {
-      const clean = printable(scrub(text))
-      return output.colour && style !== 'plain' ? styleText(style, clean, { validateStream: false }) : clean
+      const shown = clean(text)
+      return output.colour && style !== 'plain' ? styleText(style, shown, { validateStream: false }) : shown
     }
     output.line(`${paint('dim', formatTime(new Date()))} ${line(paint)}`)
   }

@@ -1,15 +1,15 @@
 import { parseArgs } from 'node:util'
 import { nearest, TproxyError } from '@tproxy/core'
 
+import { type Shell, shells, subcommands } from './manual/commands.ts'
 import { type Flags, flags, type Options, readOptions } from './options.ts'
 import {
+  type CheckForm,
+  parseCheck,
   parseReload,
   parseRules,
   parseStatus,
   type RulesForm,
-  reloadFlags,
-  rulesFlags,
-  statusFlags,
 } from './rules/invocation.ts'
 
 /** What the command line asks for. */
@@ -18,6 +18,8 @@ export type Invocation =
   | { readonly form: 'version' }
   | { readonly form: 'doctor'; readonly options: Options }
   | { readonly form: 'clean'; readonly options: Options }
+  | CheckForm
+  | { readonly form: 'completion'; readonly shell: Shell }
   | RulesForm
   | InterfaceForm
   | CommandForm
@@ -41,14 +43,6 @@ export interface Given {
   readonly value: string | undefined
 }
 
-/** With the options of each. */
-const subcommands: Readonly<Record<string, Flags>> = {
-  doctor: flags,
-  clean: flags,
-  rules: rulesFlags,
-  reload: reloadFlags,
-  status: statusFlags,
-}
 const seeHelp = 'see tproxy-run --help'
 
 /** Reads the arguments after the program's name. Throws `E_OPTION`; its message repeats no value, which may be secret. */
@@ -72,7 +66,7 @@ export function parseInvocation(args: readonly string[]): Invocation {
 
 /** Here, options and words may be mixed. */
 function parseSubcommand(name: string, before: readonly Given[], args: readonly string[]): Invocation {
-  const allowed = subcommands[name] ?? {}
+  const allowed = subcommands[name]?.flags ?? {}
   const stray = before.find((option) => !Object.hasOwn(allowed, option.name))
   if (stray !== undefined)
     throw new TproxyError('E_OPTION', `--${stray.name} does not go with ${name}`, { hint: seeHelp })
@@ -86,6 +80,8 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   }
   if (given.some((option) => option.name === 'help')) return { form: 'help' }
   if (given.some((option) => option.name === 'version')) return { form: 'version' }
+  if (name === 'completion') return { form: 'completion', shell: shellOf(words) }
+  if (name === 'check') return parseCheck(words, given)
   if (name === 'rules') return parseRules(words, given)
   if (name === 'reload') return parseReload(words, given)
   if (name === 'status') return parseStatus(words, given)
@@ -94,6 +90,13 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
       hint: `to run a program of that name: tproxy-run -- ${name} …`,
     })
   return { form: name as 'doctor' | 'clean', options: readOptions(given) }
+}
+
+function shellOf(words: readonly string[]): Shell {
+  const shell = shells.find((each) => each === words[0])
+  if (shell === undefined || words.length > 1)
+    throw new TproxyError('E_OPTION', 'completion needs the name of a shell', { hint: shells.join(', ') })
+  return shell
 }
 
 /** Options end at `--` or at the first word that is none: what follows belongs to the command. */

@@ -64,7 +64,7 @@ function become({ name, uid, gid, home, shell }: User, env: NodeJS.ProcessEnv): 
 }
 
 /** Asks the system, because users may live in LDAP and the like. */
-function getent(nameOrId: string): User | undefined {
+export function getent(nameOrId: string): User | undefined {
   try {
     const line = execFileSync('getent', ['passwd', '--', nameOrId], {
       encoding: 'utf8',

@@ -72,7 +72,11 @@ it('tells what a rule decided', () => {
 })
 
 it('tells what was reloaded, and what was not', () => {
-  expect(reloadedLine({ rules: 1, default: 'proxy', restart: ['plugins'] }, plain)).toBe(
-    'reloaded  1 rule → proxy  changed, but only a restart puts it in force: plugins',
+  const reloaded = { rules: 1, default: 'proxy', plugins: [], verdict: 'direct', restart: [] } as const
+  expect(reloadedLine({ ...reloaded, restart: ['mark'] }, plain)).toBe(
+    'reloaded  1 rule → proxy  changed, but only a restart puts it in force: mark',
+  )
+  expect(reloadedLine({ ...reloaded, plugins: ['socks', 'http'] }, plain)).toBe(
+    'reloaded  1 rule → proxy: socks → http → direct',
   )
 })

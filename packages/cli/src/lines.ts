@@ -11,12 +11,16 @@ import {
 import type { Reloaded } from './control/protocol.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 import type { Ready } from './report.ts'
+import { clean } from './scrub.ts'
 
 /** Makes a piece of a line fit to be shown, and styles it where colour is wanted. */
 export type Paint = (
   style: 'plain' | 'dim' | 'bold' | 'red' | 'green' | 'yellow' | 'cyan',
   text: string,
 ) => string
+
+/** Where there are no styles. */
+export const unstyled: Paint = (_style, text) => clean(text)
 
 /** Wide enough for most, so that lines stand in columns; longer ones push the rest to the right. */
 const width = { who: 15, destination: 21, way: 6, size: 7, duration: 7 }
@@ -100,8 +104,12 @@ export function protocolName(number: number): string {
   return Object.entries(protocols).find(([, known]) => known === number)?.[0] ?? `protocol ${number}`
 }
 
-export function reloadedLine({ rules, default: fallback, restart }: Reloaded, paint: Paint): string {
-  const what = `${rules} rule${rules === 1 ? '' : 's'} → ${fallback}`
+export function reloadedLine(
+  { rules, default: fallback, plugins, verdict, restart }: Reloaded,
+  paint: Paint,
+): string {
+  const chain = plugins.length === 0 ? '' : `: ${[...plugins, verdict].join(' → ')}`
+  const what = `${rules} rule${rules === 1 ? '' : 's'} → ${fallback}${chain}`
   const rest = restart.length === 0 ? '' : `  ${paint('yellow', needsRestart(restart))}`
   return `${paint('green', 'reloaded')}  ${paint('cyan', what)}${rest}`
 }

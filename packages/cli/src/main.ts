@@ -3,14 +3,13 @@ import { reason } from '@tproxy/core'
 import manifest from '../package.json' with { type: 'json' }
 import { cleanUp } from './clean.ts'
 import { type Ending, exitCode } from './ending.ts'
-import { help } from './help.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
 import { complain } from './output.ts'
 import { Problems } from './problems.ts'
 import { makeReport } from './report.ts'
 import { runCommand } from './run-command.ts'
 import { runInterface } from './run-interface.ts'
-import { printable, scrub } from './scrub.ts'
+import { clean } from './scrub.ts'
 import { dieBy } from './signals.ts'
 
 /** How long undoing may take after something unforeseen; then the kernel undoes what it can, and the next start the rest. */
@@ -33,15 +32,14 @@ try {
   if ('signal' in ending) dieBy(ending.signal)
   process.exit(ending.code)
 } catch (error) {
-  for (const text of error instanceof Problems ? error.problems : [reason(error)])
-    complain(printable(scrub(text)))
+  for (const text of error instanceof Problems ? error.problems : [reason(error)]) complain(clean(text))
   process.exit(exitCode.failed)
 }
 
 async function run(invocation: Invocation): Promise<Ending> {
   switch (invocation.form) {
     case 'help':
-      console.log(help.trimEnd())
+      console.log((await import('./help.ts')).help())
       return { code: 0 }
     case 'version':
       console.log(`tproxy-run ${manifest.version}`)
@@ -50,6 +48,11 @@ async function run(invocation: Invocation): Promise<Ending> {
       return (await import('./doctor/doctor.ts')).doctor(invocation.options)
     case 'clean':
       return cleanUp(invocation.options)
+    case 'completion':
+      console.log((await import('./manual/completion.ts')).completion(invocation.shell))
+      return { code: 0 }
+    case 'check':
+      return (await import('./check/check.ts')).check(invocation)
     case 'rules':
       return rules(invocation)
     case 'status':

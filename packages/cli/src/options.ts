@@ -8,34 +8,130 @@ import {
 import type { Given } from './invocation.ts'
 import { durationForm, parseDuration } from './quantities.ts'
 
-/** Options, as util.parseArgs wants them. */
-export type Flags = Readonly<Record<string, { type: 'string' | 'boolean'; short?: string }>>
+/** An option: as util.parseArgs wants it, and what help, manual and completion say of it. */
+export type Flag = {
+  readonly short?: string
+  readonly says: string
+} & (
+  | { readonly type: 'boolean' }
+  | { readonly type: 'string'; readonly value: string; readonly complete?: Completion }
+)
+
+/** What can stand there: one of these words, or something of this kind. */
+export type Completion = readonly string[] | 'file' | 'interface' | 'user' | 'group'
+
+/** By name, in the order in which they are told. */
+export type Flags = Readonly<Record<string, Flag>>
+
+export const common: Flags = {
+  help: { type: 'boolean', short: 'h', says: 'how to use it' },
+  version: { type: 'boolean', short: 'V', says: 'which one it is' },
+}
+export const config: Flag = {
+  type: 'string',
+  short: 'c',
+  value: 'FILE',
+  complete: 'file',
+  says: 'see tproxy.yaml(5); plugins and rules of the command line come before those of the file, its other options take their place',
+}
+export const rule: Flag = {
+  type: 'string',
+  value: 'TEXT',
+  says: 'ACTION [[not] MATCH…] [via PLUGIN] [log]: the first that matches decides. ACTION: proxy, direct, drop, reject, redirect:IFACE, redirect-into:IFACE. MATCH: tcp, udp, icmp, … or proto N, ip4, ip6, from ADDRESS, to ADDRESS, sport PORT, dport PORT, interface NAME, uid USER, gid GROUP, cgroup PATH, process NAME, mark N, dscp N; each may be a list: dport 80,443,8000-8999',
+}
+export const rules: Flag = {
+  type: 'string',
+  value: 'FILE',
+  complete: 'file',
+  says: 'one rule a line, # begins a comment; default ACTION: for what none matches',
+}
+
+/** Those of interception, by what they are about. */
+export const sections: Readonly<Record<string, Flags>> = {
+  'What is intercepted': {
+    interface: {
+      type: 'string',
+      short: 'i',
+      value: 'NAME',
+      complete: 'interface',
+      says: 'only there; repeat it, or separate by commas. auto: where default routes lead, all: where any route leads (the default for a command)',
+    },
+    config,
+    rule,
+    rules,
+    mark: {
+      type: 'string',
+      value: 'N',
+      says: 'of our policy routing, should the default belong to somebody else',
+    },
+    table: { type: 'string', value: 'N', says: 'likewise' },
+    priority: { type: 'string', value: 'N', says: 'likewise' },
+  },
+  'What becomes of it': {
+    plugin: {
+      type: 'string',
+      short: 'p',
+      value: 'NAME[=ARGUMENT]',
+      complete: ['socks', 'http'],
+      says: '@tproxy/plugin-NAME or tproxy-plugin-NAME, installed beside tproxy-run, or a path',
+    },
+    default: {
+      type: 'string',
+      value: 'VERDICT',
+      complete: ['direct', 'drop'],
+      says: 'direct (the default) or drop: for what no plugin decides',
+    },
+    carry: {
+      type: 'string',
+      value: 'HOW',
+      complete: ['splice', 'relay'],
+      says: 'splice (the default): in the kernel where that can be; relay: all bytes through tproxy-run',
+    },
+    keep: {
+      type: 'boolean',
+      says: 'connections in the kernel outlive tproxy-run, and the next one with --keep takes them over',
+    },
+    names: {
+      type: 'boolean',
+      says: 'upstreams get the host name in a TLS ClientHello or HTTP/1 request, instead of the address that the program chose, and resolve it',
+    },
+    fastpath: {
+      type: 'string',
+      value: 'MODE',
+      complete: ['to-proxy', 'both', 'off'],
+      says: 'to-proxy: where tproxy-run carries the bytes, what the command sends skips the network stack; both: what it receives too; off (the default). See the README for what that changes for the command',
+    },
+    'connect-timeout': {
+      type: 'string',
+      value: 'T',
+      says: 'to reach an upstream: such as 500ms, 30s (the default), 5m',
+    },
+    'idle-timeout': { type: 'string', value: 'T', says: 'without a byte; default 2h' },
+    'drain-timeout': {
+      type: 'string',
+      value: 'T',
+      says: 'for connections to finish once it is stopped; default 5s',
+    },
+  },
+  'The command': {
+    user: {
+      type: 'string',
+      short: 'u',
+      value: 'NAME',
+      complete: 'user',
+      says: 'run it as another user. Started by sudo, it runs as the user who called sudo',
+    },
+  },
+  'What is shown': {
+    verbose: { type: 'boolean', short: 'v', says: 'every connection' },
+    quiet: { type: 'boolean', short: 'q', says: 'only what makes us fail' },
+    json: { type: 'boolean', says: 'one event a line: on stderr with a command, else on stdout' },
+    ...common,
+  },
+}
 
 /** Those of interception. */
-export const flags: Flags = {
-  config: { type: 'string', short: 'c' },
-  plugin: { type: 'string', short: 'p' },
-  rule: { type: 'string' },
-  rules: { type: 'string' },
-  default: { type: 'string' },
-  carry: { type: 'string' },
-  keep: { type: 'boolean' },
-  names: { type: 'boolean' },
-  fastpath: { type: 'string' },
-  interface: { type: 'string', short: 'i' },
-  user: { type: 'string', short: 'u' },
-  json: { type: 'boolean' },
-  verbose: { type: 'boolean', short: 'v' },
-  quiet: { type: 'boolean', short: 'q' },
-  'connect-timeout': { type: 'string' },
-  'idle-timeout': { type: 'string' },
-  'drain-timeout': { type: 'string' },
-  mark: { type: 'string' },
-  table: { type: 'string' },
-  priority: { type: 'string' },
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean', short: 'V' },
-}
+export const flags: Flags = Object.assign({}, ...Object.values(sections)) as Flags
 
 /** `--plugin NAME[=ARGUMENT]`; a configuration file may say more. */
 export interface PluginChoice {

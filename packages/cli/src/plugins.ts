@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { resolve as resolvePath } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
 import { type DefinedPlugin, type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
 import type { PluginChoice } from './options.ts'
 
@@ -31,12 +32,28 @@ export function resolvePlugin(
   })
 }
 
-/** Loads plugins in order. Throws `E_PLUGIN` for what is no plugin, and whatever the plugin throws for its argument. */
-export async function loadPlugins(choices: readonly PluginChoice[], cwd: string): Promise<Plugin[]> {
+/** What is loaded already. */
+export interface Loaded {
+  readonly choices: readonly PluginChoice[]
+  readonly plugins: readonly Plugin[]
+}
+
+/**
+ * Loads plugins in order, but those that are loaded by the same choice. Throws `E_PLUGIN` for what is no plugin, and whatever
+ * the plugin throws for its argument. A module is read once: what changed in it has no effect.
+ */
+export async function loadPlugins(
+  choices: readonly PluginChoice[],
+  cwd: string,
+  { choices: before, plugins: loaded }: Loaded = { choices: [], plugins: [] },
+): Promise<Plugin[]> {
   const found = choices.map((choice) => ({ ...choice, url: resolvePlugin(choice.name, cwd) }))
   using _hooks = lendPackages()
   const plugins: Plugin[] = []
-  for (const choice of found) plugins.push(await load(choice))
+  for (const [index, choice] of found.entries()) {
+    const known = loaded[before.findIndex((each) => isDeepStrictEqual(each, choices[index]))]
+    plugins.push(known ?? (await load(choice)))
+  }
   return plugins
 }
 

@@ -45,7 +45,7 @@ export async function runCommand(
   await using undo = new AsyncDisposableStack()
   const { cgroup, proxy } = await intercept(settings, plugins, undo)
   follow(proxy, report)
-  undo.use(await attend(proxy, { options, settings, report }))
+  undo.use(await attend(proxy, { options, settings, plugins, report }))
   report.ready(readiness(settings, { plugins, cgroup: cgroup.path }, proxy))
   if (early !== undefined) return { signal: early }
 

@@ -1,12 +1,14 @@
-import { TproxyError, TransparentProxy } from '@tproxy/core'
+import { limits, TproxyError, TransparentProxy } from '@tproxy/core'
 import { attend } from './control/attend.ts'
 import type { Ending } from './ending.ts'
 import type { InterfaceForm } from './invocation.ts'
+import { readyLine, unstyled } from './lines.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
 import { hasFiles } from './reload.ts'
 import { follow, type Report } from './report.ts'
+import { makeService } from './service.ts'
 import { readSettings } from './settings.ts'
 import { hasTerminal, listen } from './signals.ts'
 
@@ -27,6 +29,7 @@ export async function runInterface(
   if (settings.user !== undefined)
     throw new TproxyError('E_OPTION', 'a user without a command', { hint: 'see tproxy-run --help' })
   requirePrivileges()
+  using service = makeService((message) => report.warning(message))
   const plugins = await loadPlugins(settings.plugins, process.cwd())
 
   const { promise: stopped, resolve: stop } = Promise.withResolvers<void>()
@@ -41,8 +44,10 @@ export async function runInterface(
   })
   follow(proxy, report)
   {
-    await using attendance = await attend(proxy, { options, settings, report })
-    report.ready(readiness(settings, { plugins, cgroup: undefined }, proxy))
+    await using attendance = await attend(proxy, { options, settings, plugins, report, service })
+    const ready = readiness(settings, { plugins, cgroup: undefined }, proxy)
+    report.ready(ready)
+    service.ready(readyLine(ready, unstyled))
     if (hasFiles(options))
       onHangUp = () => {
         if (hadTerminal && !hasTerminal()) onSignal()
@@ -51,6 +56,7 @@ export async function runInterface(
       }
     await Promise.race([stopped, fatal])
     onHangUp = () => onSignal()
+    service.stopping(limits(settings.timeouts).drainMs)
   }
   onSignal = () => proxy.abort()
   await proxy.close()

@@ -12,3 +12,8 @@ export function scrub(text: string): string {
 export function printable(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, '?')
 }
+
+/** Fit to be shown: without secrets, on one line. */
+export function clean(text: string): string {
+  return printable(scrub(text))
+}

@@ -20,6 +20,7 @@ export function validOptions<Schema extends z.ZodObject>(
   const hints = new Set(problems.flatMap(({ hint }) => hint ?? []))
   throw new TproxyError('E_OPTION', problems.map(({ text }) => text).join('; '), {
     ...(hints.size > 0 && { hint: [...hints].join('; ') }),
+    cause: error,
   })
 }
 

@@ -326,3 +326,37 @@ test('closing lets sessions finish until the deadline, resets the rest, and comp
   expect(await ended).toBe('ECONNRESET')
   expect(await all).toHaveLength(1)
 })
+
+test('plugins are replaced: those that left are not asked again, and clean up with the others', async () => {
+  const closed: string[] = []
+  const named = (name: string, plugin: Plugin) =>
+    Object.assign(Object.defineProperty(plugin, 'name', { value: name }), {
+      close: () => void closed.push(name),
+    })
+  const { dial } = await origin(echo)
+  const [first, second] = [named('first', () => direct()), named('second', () => undefined)]
+  const { proxy, transport, nextSession } = await start({ plugins: [first] }, dial)
+  const before = nextSession()
+  const held = await transport.connect({ destination })
+  await before
+
+  await proxy.replace({ plugins: [second], default: drop() })
+  const after = nextSession()
+  const refused = await transport.connect({ destination })
+  expect(await ending(refused)).toBe('ECONNRESET')
+  expect(await after).toMatchObject({ verdict: { kind: 'drop' } })
+  held.end('still here')
+  expect(await text(held)).toBe('still here')
+  expect(closed).toEqual([])
+  await proxy.close()
+  expect(closed).toEqual(['first', 'second'])
+})
+
+test('a connection whose rule asks for a plugin that was replaced meanwhile is reset, never direct', async () => {
+  const { dial } = await origin(echo)
+  const { transport, nextSession } = await start({ plugins: [] }, dial)
+  const next = nextSession()
+  const program = await transport.connect({ destination, via: 'gone' })
+  expect(await ending(program)).toBe('ECONNRESET')
+  expect((await next).end?.error?.message).toContain('plugin gone')
+})

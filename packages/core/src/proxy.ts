@@ -30,11 +30,25 @@ export interface ProxyOptions extends InterceptOptions {
   readonly transport?: Transport
 }
 
+/** What {@link TransparentProxy.replace} puts in force, as in {@link ProxyOptions}. */
+export interface Decisions extends Pick<ProxyOptions, 'plugins' | 'default' | 'rules' | 'defaultAction'> {
+  /** Ends the connections that the new rules decide differently, with a reset. Otherwise they keep their decision. */
+  readonly reset?: boolean
+}
+
+/** What decides now. Rules are checked against these plugins. */
+interface InForce {
+  plugins: readonly Plugin[]
+  default: Verdict
+}
+
 /** Interception whose connections are decided by plugins. */
 export class TransparentProxy implements AsyncDisposable {
   readonly #interception: Interception
-  readonly #plugins: readonly Plugin[]
-  readonly #default: Verdict
+  readonly #transport: Transport
+  readonly #inForce: InForce
+  /** That are not asked any more. */
+  readonly #replaced = new Set<Plugin>()
   readonly #decisionMs: number
   #closing: Promise<void> | undefined
 
@@ -43,9 +57,9 @@ export class TransparentProxy implements AsyncDisposable {
    * An upstream of a plugin that runs on this host is exempted from interception first, or the start is refused (`E_LOOP`).
    */
   static async open(options: ProxyOptions): Promise<TransparentProxy> {
-    const plugins = options.plugins ?? []
-    const names = new Set(plugins.map(({ name }) => name))
+    const inForce: InForce = { plugins: options.plugins ?? [], default: options.default ?? direct() }
     const checkPlugins = ({ rules }: RuleList) => {
+      const names = new Set(inForce.plugins.map(({ name }) => name))
       for (const [index, { via }] of rules.entries())
         if (via !== undefined && !names.has(via))
           throw new TproxyError('E_RULE', `rule ${index + 1}: there is no plugin ${via}`, {
@@ -54,29 +68,33 @@ export class TransparentProxy implements AsyncDisposable {
     }
     const transport = options.transport ?? (await openTransport(options, checkPlugins))
     try {
-      for (const upstream of plugins.flatMap((plugin) => plugin.upstreams ?? []))
-        if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
+      await exemptUpstreams(transport, inForce.plugins)
       const { decisionMs, ...timeouts } = limits(options.timeouts)
       // The interception's own deadline is a backstop here: the plugins' comes first, and names who did not answer.
       const patient = { ...timeouts, decisionMs: decisionMs + backstopMs }
       const interception = new Interception(transport, patient, { names: options.names ?? false })
-      return new TransparentProxy(interception, plugins, options.default ?? direct(), decisionMs)
+      return new TransparentProxy({ transport, interception, inForce, decisionMs })
     } catch (error) {
       await transport.close()
       throw error
     }
   }
 
-  private constructor(
-    interception: Interception,
-    plugins: readonly Plugin[],
-    fallback: Verdict,
-    decisionMs: number,
-  ) {
+  private constructor({
+    transport,
+    interception,
+    inForce,
+    decisionMs,
+  }: {
+    transport: Transport
+    interception: Interception
+    inForce: InForce
+    decisionMs: number
+  }) {
+    this.#transport = transport
     this.#interception = interception
     this.#decisionMs = decisionMs
-    this.#plugins = plugins
-    this.#default = fallback
+    this.#inForce = inForce
     interception.connections.subscribe((connection) => void this.#decide(connection))
   }
 
@@ -115,9 +133,29 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.active
   }
 
+  /**
+   * Puts other plugins and rules in force, together: what is left out is as if left out at {@link open}. No connection is lost;
+   * those that are open keep their decision. Rejects as {@link open} and `Rules.replace` do, and then nothing has changed.
+   * Plugins that are not asked any more clean up with the others, on {@link close}: their upstreams may still be in use.
+   */
+  async replace({ plugins = [], default: verdict = direct(), rules = [], ...how }: Decisions): Promise<void> {
+    await exemptUpstreams(this.#transport, plugins)
+    const before = { ...this.#inForce }
+    Object.assign(this.#inForce, { plugins, default: verdict })
+    try {
+      this.rules?.replace(rules, { default: how.defaultAction, reset: how.reset ?? false })
+    } catch (error) {
+      Object.assign(this.#inForce, before)
+      throw error
+    }
+    for (const plugin of before.plugins) this.#replaced.add(plugin)
+  }
+
   /** See {@link Interception.close}. Then plugins clean up; throws `E_PLUGIN` when one cannot. */
   close(options?: { drainMs?: number }): Promise<void> {
-    this.#closing ??= this.#interception.close(options).then(() => closePlugins(this.#plugins))
+    this.#closing ??= this.#interception
+      .close(options)
+      .then(() => closePlugins([...this.#replaced.union(new Set(this.#inForce.plugins))]))
     return this.#closing
   }
 
@@ -137,8 +175,11 @@ export class TransparentProxy implements AsyncDisposable {
     try {
       const timeoutMs = this.#decisionMs
       const named = connection.via
-      const plugins = named === undefined ? this.#plugins : this.#plugins.filter(({ name }) => name === named)
-      ;({ verdict, plugin } = await ask(plugins, connection, { fallback: this.#default, timeoutMs }))
+      const { plugins: all, default: fallback } = this.#inForce
+      const plugins = named === undefined ? all : all.filter(({ name }) => name === named)
+      if (named !== undefined && plugins.length === 0)
+        throw new TproxyError('E_PLUGIN', `plugin ${named}, which a rule asked for, was replaced meanwhile`)
+      ;({ verdict, plugin } = await ask(plugins, connection, { fallback, timeoutMs }))
     } catch (error) {
       // Closed, never direct: whoever wrote the plugin did not say that this may pass.
       failure = error as Error
@@ -148,6 +189,12 @@ export class TransparentProxy implements AsyncDisposable {
     // A plugin may have taken or settled it by itself, or the deadline has passed.
     if (!connection.settled) await connection.settle(verdict, plugin, failure)
   }
+}
+
+/** Those on this host, before a connection for them can come back to us. */
+async function exemptUpstreams(transport: Transport, plugins: readonly Plugin[]): Promise<void> {
+  for (const { address } of plugins.flatMap(({ upstreams = [] }) => upstreams))
+    if (address !== undefined) await transport.exempt?.(address)
 }
 
 /** Starts interception and leaves the decisions to you: settle each of `connections`. */

@@ -79,9 +79,12 @@ const rule = z.union(
     word(aRule),
     z
       .strictObject({
-        action,
+        action: action.describe('What becomes of a packet that matches'),
         ...criteria,
-        not: z.strictObject(criteria, { error: 'a mapping of what must not match' }).optional(),
+        not: z
+          .strictObject(criteria, { error: 'a mapping of what must not match' })
+          .optional()
+          .describe('What must not match: the same keys, from protocol to dscp'),
         via: word('the name of a plugin').optional().describe('With proxy: the plugin that decides'),
         log: z.boolean({ error: 'true or false' }).optional().describe('Report what this rule decides'),
       })
@@ -98,8 +101,8 @@ const plugin = z.union(
   [
     z.string().regex(/^[^=]/, { error: aPlugin }),
     z.strictObject({
-      name: word('the name of a plugin'),
-      argument: z.string({ error: 'text' }).optional(),
+      name: word('the name of a plugin').describe('As --plugin takes it: socks, or the path of a module'),
+      argument: z.string({ error: 'text' }).optional().describe('As behind NAME= on the command line'),
       options: z
         .record(z.string(), z.unknown(), { error: 'a mapping of options' })
         .optional()
@@ -110,6 +113,8 @@ const plugin = z.union(
 )
 
 const interfaces = 'auto, all, or a list of interfaces'
+const alone = (names: readonly string[]) =>
+  names.length === 1 || !names.some((name) => name === 'auto' || name === 'all')
 const aNumber = 'a number, such as 100 or 0x64'
 const whole = z.int({ error: aNumber }).min(0, { error: aNumber }).optional()
 const duration = z
@@ -123,7 +128,10 @@ const schema = z.strictObject(
       .optional()
       .describe('Asked in order; the first that answers decides'),
     interfaces: z
-      .union([word(interfaces), list(word('an interface'), interfaces)], { error: interfaces })
+      .union(
+        [word(interfaces), list(word('an interface'), interfaces).refine(alone, { error: interfaces })],
+        { error: interfaces },
+      )
       .optional()
       .describe('What to intercept: auto, all, or a list of names'),
     rules: z.array(rule, { error: 'a list of rules' }).optional().describe('The first that matches decides'),

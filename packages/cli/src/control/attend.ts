@@ -1,10 +1,7 @@
 import type { TransparentProxy } from '@tproxy/core'
 import { defer, from, map, merge, of } from 'rxjs'
-import type { Options } from '../options.ts'
-import { makeReload, type Reload } from '../reload.ts'
-import type { Report } from '../report.ts'
+import { makeReload, type Occasion, type Reload } from '../reload.ts'
 import { judge, stateOf } from '../rules/state.ts'
-import type { Settings } from '../settings.ts'
 import { describeShadows } from '../shadows.ts'
 import { statusOf } from '../status.ts'
 import { type Answer, serve } from './server.ts'
@@ -15,16 +12,13 @@ export interface Attendance extends AsyncDisposable {
 }
 
 /** Says which rules are of no use, and answers requests until disposed of, which has to be before the proxy closes. */
-export async function attend(
-  proxy: TransparentProxy,
-  given: { options: Options; settings: Settings; report: Report },
-): Promise<Attendance> {
+export async function attend(proxy: TransparentProxy, given: Occasion): Promise<Attendance> {
   const { rules } = proxy
   if (rules === undefined) throw new Error('a transport without rules')
   const warn = () => {
     for (const line of describeShadows(rules)) given.report.warning(line)
   }
-  const reload = makeReload(rules, given, warn)
+  const reload = makeReload(proxy, given, warn)
   const answer: Answer = (request) => {
     switch (request.request) {
       case 'rules':

@@ -58,6 +58,9 @@ export interface Verdict {
 export interface Reloaded {
   readonly rules: number
   readonly default: Action
+  readonly plugins: readonly string[]
+  /** For what no plugin decides. */
+  readonly verdict: 'direct' | 'drop'
   /** Keys of the configuration file that changed, and have no effect before a restart. */
   readonly restart: readonly string[]
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { reason, TproxyError } from '@tproxy/core'
+import { explain } from '../finding.ts'
 
 /** One line of the checklist. `remedy` is what to do about it, exactly. */
 export interface Check {
@@ -30,10 +30,8 @@ export function attempt(name: string, remedy: string, work: () => string): Check
   try {
     return ok(name, work())
   } catch (error) {
-    const hint = error instanceof TproxyError ? error.hint : undefined
-    const text = reason(error)
-    const detail = hint === undefined ? text : text.replace(` (${hint})`, '')
-    return missing(name, detail, hint ?? remedy)
+    const { message, remedy: own = remedy } = explain(error)
+    return missing(name, message, own)
   }
 }
 

@@ -2,7 +2,7 @@ import { compileRules, reason } from '@tproxy/core'
 import type { Ending } from '../ending.ts'
 import { complain } from '../output.ts'
 import { Problems } from '../problems.ts'
-import { printable, scrub } from '../scrub.ts'
+import { clean } from '../scrub.ts'
 import { readFiles } from '../settings.ts'
 import { describeShadows } from '../shadows.ts'
 
@@ -27,7 +27,7 @@ export async function checkRules({ file, json }: { file: string; json: boolean }
     return { code: 0 }
   } catch (error) {
     if (!(error instanceof Problems)) throw error
-    const problems = error.problems.map((problem) => printable(scrub(problem)))
+    const problems = error.problems.map((problem) => clean(problem))
     if (json) console.log(JSON.stringify({ event: 'check', valid: false, problems }))
     else for (const problem of problems) complain(problem)
     return { code: 1 }

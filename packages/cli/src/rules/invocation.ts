@@ -1,6 +1,15 @@
 import { type Packet, TproxyError } from '@tproxy/core'
 import type { Given } from '../invocation.ts'
-import type { Flags, RuleSource } from '../options.ts'
+import {
+  type Completion,
+  common,
+  config,
+  type Flag,
+  type Flags,
+  type RuleSource,
+  rule,
+  rules,
+} from '../options.ts'
 import { parsePacket } from './packet.ts'
 
 /** What asks the one that runs: `tproxy-run rules …`, `reload` and `status`. */
@@ -17,6 +26,13 @@ export type RulesForm =
   | { readonly form: 'status'; readonly pid?: number; readonly json: boolean }
   | { readonly form: 'reload'; readonly reset: boolean; readonly pid?: number; readonly json: boolean }
 
+/** `tproxy-run check [FILE]` */
+export interface CheckForm {
+  readonly form: 'check'
+  readonly file: string
+  readonly json: boolean
+}
+
 export interface ExplainForm {
   readonly form: 'rules'
   readonly to: 'explain'
@@ -27,43 +43,60 @@ export interface ExplainForm {
   readonly json: boolean
 }
 
-const always: Flags = {
-  json: { type: 'boolean' },
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean', short: 'V' },
-}
-const text = { type: 'string' } as const
+const always: Flags = { json: { type: 'boolean', says: 'for programs' }, ...common }
+const pid: Flag = { type: 'string', value: 'N', says: 'of which tproxy-run, where several run' }
+const some = (value: string, says: string, complete?: Completion): Flag => ({
+  type: 'string',
+  value,
+  says,
+  ...(complete && { complete }),
+})
 
 /** Options of each subcommand. */
 export const rulesFlags: Flags = {
+  watch: { type: 'boolean', says: 'again every second' },
+  config,
+  rule,
+  rules,
+  interface: some('NAME', 'the packet leaves by it', 'interface'),
+  uid: some('N', 'of the program'),
+  gid: some('N', 'of the program'),
+  cgroup: some('PATH', 'of the program'),
+  process: some('NAME', 'of the program'),
+  mark: some('N', 'of the packet'),
+  dscp: some('N', 'of the packet'),
+  pid,
   ...always,
-  watch: { type: 'boolean' },
-  pid: text,
-  config: { type: 'string', short: 'c' },
-  rule: text,
-  rules: text,
-  interface: { type: 'string', short: 'i' },
-  uid: text,
-  gid: text,
-  cgroup: text,
-  process: text,
-  mark: text,
-  dscp: text,
 }
-export const reloadFlags: Flags = { ...always, reset: { type: 'boolean' }, pid: text }
-export const statusFlags: Flags = { ...always, pid: text }
+export const checkFlags: Flags = always
+export const reloadFlags: Flags = {
+  reset: { type: 'boolean', says: 'end the open connections that the new rules decide differently' },
+  pid,
+  ...always,
+}
+export const statusFlags: Flags = { pid, ...always }
+
+/** The file of the service, where none is named. Throws `E_OPTION`. */
+export function parseCheck(
+  [file = '/etc/tproxy/tproxy.yaml', ...rest]: readonly string[],
+  given: readonly Given[],
+): CheckForm {
+  if (rest.length > 0)
+    throw new TproxyError('E_OPTION', 'check takes one file', { hint: 'see tproxy-run --help' })
+  return { form: 'check', file, json: asked(given).json }
+}
 
 /** Throws `E_OPTION`. */
 export function parseReload(words: readonly string[], given: readonly Given[]): RulesForm {
   if (words.length > 0) throw new TproxyError('E_OPTION', 'reload takes no arguments')
   const reset = given.some(({ name }) => name === 'reset')
-  return { form: 'reload', reset, ...common(given) }
+  return { form: 'reload', reset, ...asked(given) }
 }
 
 /** Throws `E_OPTION`. */
 export function parseStatus(words: readonly string[], given: readonly Given[]): RulesForm {
   if (words.length > 0) throw new TproxyError('E_OPTION', 'status takes no arguments')
-  return { form: 'status', ...common(given) }
+  return { form: 'status', ...asked(given) }
 }
 
 /** Throws `E_OPTION`. */
@@ -79,14 +112,14 @@ export function parseRules([to, ...words]: readonly string[], given: readonly Gi
   }
   if (to === undefined) {
     only('watch', 'pid')
-    return { form: 'rules', to: 'show', watch: given.some(({ name }) => name === 'watch'), ...common(given) }
+    return { form: 'rules', to: 'show', watch: given.some(({ name }) => name === 'watch'), ...asked(given) }
   }
   if (to === 'check') {
     only()
     const [file, ...rest] = words
     if (file === undefined || rest.length > 0)
       throw new TproxyError('E_OPTION', 'rules check needs one file', { hint: 'of rules, or a .yaml' })
-    return { form: 'rules', to, file, json: common(given).json }
+    return { form: 'rules', to, file, json: asked(given).json }
   }
   if (to !== 'explain')
     throw new TproxyError('E_OPTION', `rules ${to}: there is no such command`, {
@@ -96,19 +129,19 @@ export function parseRules([to, ...words]: readonly string[], given: readonly Gi
   const sources = given.flatMap(({ name, value: source = '' }): RuleSource[] =>
     name === 'rule' ? [{ text: source }] : name === 'rules' ? [{ file: source }] : [],
   )
-  const config = value('config')
-  const offline = config !== undefined || sources.length > 0
+  const file = value('config')
+  const offline = file !== undefined || sources.length > 0
   only(...fields, ...(offline ? ['config', 'rule', 'rules'] : ['pid']))
   return {
     form: 'rules',
     to,
     packet: parsePacket(words, Object.fromEntries(fields.map((field) => [field, value(field)]))),
-    files: offline ? { config, rules: sources } : undefined,
-    ...common(given),
+    files: offline ? { config: file, rules: sources } : undefined,
+    ...asked(given),
   }
 }
 
-function common(given: readonly Given[]): { json: boolean; pid?: number } {
+function asked(given: readonly Given[]): { json: boolean; pid?: number } {
   const pid = given.findLast(({ name }) => name === 'pid')?.value
   if (pid !== undefined && !/^\d+$/.test(pid)) throw new TproxyError('E_OPTION', `--pid is "${pid}"`)
   return { json: given.some(({ name }) => name === 'json'), ...(pid !== undefined && { pid: Number(pid) }) }

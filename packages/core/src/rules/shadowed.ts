@@ -22,10 +22,15 @@ export function shadowed(rules: readonly ResolvedRule[], compiled: CompiledRules
   })
 }
 
+/** Whether a rule asks for what no packet is, such as IPv4 with an address of IPv6. */
+export function matchesNothing(rule: ResolvedRule): boolean {
+  return firstPacket(rule) === undefined
+}
+
 /** undefined for a rule that matches nothing. */
 function firstPacket(rule: ResolvedRule): Question | undefined {
   const first = (ranges: Ranges | undefined) => (ranges === undefined ? undefined : ranges[0]?.[0])
-  const ip = rule.to4?.length === 0 ? 6 : 4
+  const ip = rule.to4?.length === 0 || rule.from4?.length === 0 ? 6 : 4
   const [to, from] = ip === 4 ? [rule.to4, rule.from4] : [rule.to6, rule.from6]
   if (fields.some((field) => !/4|6/.test(field) && rule[field]?.length === 0)) return undefined
   if (to?.length === 0 || from?.length === 0) return undefined

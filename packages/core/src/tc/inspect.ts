@@ -1,10 +1,13 @@
+import { isIP } from 'node:net'
 import { libbpfVersion } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
 import type { FastpathMode } from '../options.ts'
 import { tryFastpath } from './fastpath.ts'
 import { instances } from './instances.ts'
+import { listeningSockets, localAddresses } from './listeners.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
+import { ip } from './system.ts'
 import { tryAndRecord } from './trial/known.ts'
 
 /** Looks at what interception needs, and changes nothing: for `tproxy-run doctor`, and for yours. */
@@ -22,6 +25,11 @@ export interface Inspection {
   trial(): Promise<string | undefined>
   /** Loads those of the fastpath and tries them on a connection of our own over loopback. Rejects with what is not right. */
   fastpath(mode: Exclude<FastpathMode, 'off'>): Promise<void>
+  /**
+   * Rejects with `E_UPSTREAM` for an address to which no route leads, or one of this host where nobody listens. Sends nothing,
+   * and so takes any host name but localhost for good.
+   */
+  upstream(address: { readonly host: string; readonly port: number }): Promise<void>
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
@@ -42,7 +50,27 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     splice: () => loadSplicing({ mark: routing.mark }).close(),
     trial: tryAndRecord,
     fastpath: tryFastpath,
+    upstream: findUpstream,
     routing: () => checkClashes(routing),
     instances,
+  }
+}
+
+async function findUpstream({ host, port }: { host: string; port: number }): Promise<void> {
+  if (isIP(host) === 0 && host !== 'localhost') return
+  const local = await localAddresses(host)
+  const sockets = await Promise.all(local.map((address) => listeningSockets(address, port)))
+  if (sockets.some(({ size }) => size > 0)) return
+  if (local.length > 0)
+    throw new TproxyError('E_UPSTREAM', `nobody listens at ${host}:${port} now`, {
+      hint: 'connections for it are reset until somebody does',
+    })
+  try {
+    ip(['route', 'get', host])
+  } catch (cause) {
+    throw new TproxyError('E_UPSTREAM', `no route leads to ${host} now`, {
+      hint: 'connections for it are reset until one does; see: ip route',
+      cause,
+    })
   }
 }

@@ -1,0 +1,184 @@
+import {
+  examineRules,
+  inspect,
+  type Plugin,
+  type RoutingOptions,
+  selectInterfaces,
+  TproxyError,
+} from '@tproxy/core'
+import type { OpenedConfig } from '../config/open.ts'
+import { explain, type Finding } from '../finding.ts'
+import { getent } from '../invoker.ts'
+import { defined, interfaceSelection, pluginChoice } from '../options.ts'
+import { loadPlugins } from '../plugins.ts'
+
+/** What a look at the file and at this host finds, besides what is malformed. Nothing is applied. */
+export async function examine(config: OpenedConfig): Promise<Finding[]> {
+  const { errors, plugins } = await examinePlugins(config)
+  return [
+    ...errors,
+    ...(errors.length === 0 ? examineChoice(config, plugins) : []),
+    ...(errors.length === 0 ? await examineUpstreams(config, plugins) : []),
+    ...examineInterfaces(config),
+    ...examineRuleList(config),
+    ...examineRouting(config),
+    ...examineUser(config),
+  ]
+}
+
+type Path = readonly PropertyKey[]
+
+const attempt = (config: OpenedConfig, path: Path, work: () => void): Finding[] => {
+  try {
+    work()
+    return []
+  } catch (error) {
+    return [{ severity: 'error', place: config.place(path), ...explain(error) }]
+  }
+}
+
+/** Loads them, for only they know their options. */
+async function examinePlugins(config: OpenedConfig): Promise<{ errors: Finding[]; plugins: Plugin[] }> {
+  const errors: Finding[] = []
+  const plugins: Plugin[] = []
+  for (const [index, given] of config.plugins) {
+    const choice = typeof given === 'string' ? pluginChoice(given) : { argument: undefined, ...given }
+    try {
+      plugins.push(...(await loadPlugins([choice], process.cwd())))
+    } catch (error) {
+      const [option] = optionPaths(error)
+      const path = ['plugins', index, ...(option === undefined ? [] : ['options', ...option])]
+      errors.push({ severity: 'error', place: config.place(path), ...explainCause(error) })
+    }
+  }
+  return { errors, plugins }
+}
+
+/** Which options of a plugin made with definePlugin are wrong, as zod has it somewhere below. */
+function optionPaths(error: unknown): Path[] {
+  if (!(error instanceof Error)) return []
+  if (!('issues' in error)) return optionPaths(error.cause)
+  const issues = error.issues as readonly { path: Path; keys?: readonly string[] }[]
+  return issues.map(({ path, keys = [] }) => [...path, ...keys.slice(0, 1)])
+}
+
+/** A plugin's own remedy stands in what was thrown first. */
+function explainCause(error: unknown): ReturnType<typeof explain> {
+  const { message, remedy } = explain(error)
+  const own = error instanceof Error && error.cause instanceof TproxyError ? error.cause.hint : undefined
+  return remedy === undefined && own !== undefined
+    ? { message: message.replace(` (${own})`, ''), remedy: own }
+    : { message, remedy }
+}
+
+/** Whether each plugin that is asked for is there, and each that is there asked for. */
+function examineChoice(config: OpenedConfig, plugins: readonly Plugin[]): Finding[] {
+  const names = plugins.map(({ name }) => name)
+  const missing = config.rules.flatMap(([index, { via }]): Finding[] =>
+    via === undefined || names.includes(via)
+      ? []
+      : [
+          {
+            severity: 'error',
+            place: config.place(['rules', index, 'via'], via),
+            message: `there is no plugin ${via}`,
+            remedy: names.length === 0 ? 'there is none at all' : `there are ${names.join(', ')}`,
+          },
+        ],
+  )
+  const { 'default-action': fallback = 'proxy' } = config.sound
+  const asking = config.rules.flatMap(([, { action, via }]) => (action === 'proxy' ? [via] : []))
+  if (fallback === 'proxy' || asking.includes(undefined)) return missing
+  const idle = config.plugins.flatMap(([index], at): Finding[] =>
+    asking.includes(names[at])
+      ? []
+      : [
+          {
+            severity: 'warning',
+            place: config.place(['plugins', index]),
+            message: `plugin ${names[at]} is never asked: no rule says proxy, and default-action is ${fallback}`,
+            remedy: `write a rule, such as proxy tcp via ${names[at]}`,
+          },
+        ],
+  )
+  return [...missing, ...idle]
+}
+
+/** What can be known of them without a packet. */
+async function examineUpstreams(config: OpenedConfig, plugins: readonly Plugin[]): Promise<Finding[]> {
+  const inspection = inspect()
+  const found: Finding[] = []
+  for (const [at, { name, upstreams = [] }] of plugins.entries())
+    for (const { address } of upstreams)
+      try {
+        if (address !== undefined) await inspection.upstream(address)
+      } catch (error) {
+        const { message, remedy } = explain(error)
+        const place = config.place(['plugins', config.plugins[at]?.[0] ?? 0])
+        found.push({ severity: 'warning', place, message: `upstream of ${name}: ${message}`, remedy })
+      }
+  return found
+}
+
+function examineInterfaces(config: OpenedConfig): Finding[] {
+  const { interfaces } = config.sound
+  if (interfaces === undefined) return []
+  return [interfaces].flat().flatMap((name, index) => {
+    const path = ['interfaces', ...(typeof interfaces === 'string' ? [] : [index])]
+    return attempt(config, path, () => selectInterfaces(interfaceSelection([name])))
+  })
+}
+
+function examineRuleList(config: OpenedConfig): Finding[] {
+  const { 'default-action': fallback, interfaces } = config.sound
+  // While some cannot be read, the others have not their numbers.
+  const numbered = config.rules.every(([index], at) => index === at)
+  try {
+    const found = examineRules(
+      config.rules.map(([, rule]) => rule),
+      fallback,
+    )
+      .filter(({ path }) => numbered || path.length > 0)
+      .map(({ rule, path, value, message, remedy, severity }): Finding => {
+        const index = config.rules[rule - 1]?.[0]
+        const whole = index === undefined ? ['default-action'] : ['rules', index, ...path]
+        return { severity, place: config.place(whole, value), message, remedy }
+      })
+    return [...found, ...elsewhere(config, interfaces)]
+  } catch (error) {
+    return [{ severity: 'error', place: config.place(['rules']), ...explain(error) }]
+  }
+}
+
+/** Rules for interfaces that are not intercepted. */
+function elsewhere(config: OpenedConfig, interfaces: OpenedConfig['sound']['interfaces']): Finding[] {
+  if (!Array.isArray(interfaces) || interfaces.some((name) => name === 'auto' || name === 'all')) return []
+  return config.rules.flatMap(([index, rule]) =>
+    [rule.interface ?? []]
+      .flat()
+      .filter((name) => !interfaces.includes(name))
+      .map((name) => ({
+        severity: 'warning',
+        place: config.place(['rules', index, 'interface'], name),
+        message: `packets that leave by ${name} are never looked at`,
+        remedy: `add ${name} to interfaces`,
+      })),
+  )
+}
+
+function examineRouting(config: OpenedConfig): Finding[] {
+  const { mark, table, priority } = config.sound
+  const routing: RoutingOptions = defined({ mark, table, priority })
+  const keys = Object.entries(routing)
+  const wrong = keys.flatMap(([key, value]) => attempt(config, [key], () => inspect({ [key]: value })))
+  if (wrong.length > 0) return wrong
+  return attempt(config, [keys[0]?.[0] ?? 'mark'], () => inspect(routing).routing())
+}
+
+function examineUser(config: OpenedConfig): Finding[] {
+  const { user } = config.sound
+  return attempt(config, ['user'], () => {
+    if (user !== undefined && getent(user) === undefined)
+      throw new TproxyError('E_OPTION', `there is no user ${user}`, { hint: 'see: getent passwd' })
+  })
+}

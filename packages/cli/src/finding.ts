@@ -1,0 +1,29 @@
+import { reason, TproxyError } from '@tproxy/core'
+
+/** Something about a file that is worth saying. */
+export interface Finding {
+  /** An `error` has the file refused, a `warning` is of no use or not as meant. */
+  readonly severity: 'error' | 'warning'
+  /** From 1; undefined where it is about the whole file. */
+  readonly place: Place | undefined
+  readonly message: string
+  readonly remedy: string | undefined
+}
+
+export interface Place {
+  readonly line: number
+  readonly column: number
+}
+
+/** What was thrown, with its hint apart. */
+export function explain(error: unknown): { message: string; remedy: string | undefined } {
+  const remedy = error instanceof TproxyError ? error.hint : undefined
+  const text = reason(error)
+  return { message: remedy === undefined ? text : text.replace(` (${remedy})`, ''), remedy }
+}
+
+/** `file:line:column: message (remedy)`. */
+export function locate(file: string, { place, message, remedy }: Omit<Finding, 'severity'>): string {
+  const where = place === undefined ? file : `${file}:${place.line}:${place.column}`
+  return `${where}: ${message}${remedy === undefined ? '' : ` (${remedy})`}`
+}

@@ -1,0 +1,62 @@
+import { type Completion, common, type Flags, flags } from '../options.ts'
+import { checkFlags, reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
+
+/** A word in place of the command, with which something else is done. */
+export interface Subcommand {
+  readonly flags: Flags
+  /** What can follow it. */
+  readonly complete?: Completion
+  /** How it is written, and what it does. */
+  readonly forms: Readonly<Record<string, string>>
+}
+
+export const shells = ['bash', 'zsh', 'fish'] as const
+export type Shell = (typeof shells)[number]
+
+/** By name, in the order in which they are told. */
+export const subcommands: Readonly<Record<string, Subcommand>> = {
+  status: {
+    flags: statusFlags,
+    forms: { status: 'how many connections the one that runs has, in the kernel and relayed' },
+  },
+  rules: {
+    flags: rulesFlags,
+    complete: ['check', 'explain'],
+    forms: {
+      rules: 'what each rule of the one that runs counted; --watch: every second',
+      'rules explain tcp 192.0.2.1 203.0.113.10:443 --uid 1000':
+        'which rule wins and why; also --gid, --cgroup, --process, --interface, --mark, --dscp. With --config, --rules or --rule: by those, without privileges',
+      'rules check FILE': 'whether rules, or a .yaml, are valid; exit code 1 if not',
+    },
+  },
+  reload: {
+    flags: reloadFlags,
+    forms: {
+      reload:
+        'has the one that runs read --config and --rules again: rules, plugins and defaults, as SIGHUP does without a command. Open connections keep their decision; --reset ends those that are now decided differently',
+    },
+  },
+  check: {
+    flags: checkFlags,
+    complete: 'file',
+    forms: {
+      'check [FILE]':
+        'all that is wrong with a configuration file on this host, and rules of no use, by line and column; applies nothing. Exit code 1 if it would be refused. FILE: /etc/tproxy/tproxy.yaml, unless it is given',
+    },
+  },
+  doctor: { flags, forms: { doctor: 'what this machine lacks, and how to add it' } },
+  clean: {
+    flags,
+    forms: {
+      clean:
+        'undoes what a killed tproxy-run left behind, which changes no traffic; and resets the connections that --keep left',
+    },
+  },
+  completion: {
+    flags: common,
+    complete: shells,
+    forms: {
+      'completion SHELL': `what completes command lines of ${shells.join(', ')}; see docs/install.md`,
+    },
+  },
+}

@@ -1,0 +1,42 @@
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import manifest from '../../package.json' with { type: 'json' }
+import { help } from '../help.ts'
+import { flags } from '../options.ts'
+import { commandPage } from './command-page.ts'
+import { subcommands } from './commands.ts'
+import { configPage } from './config-page.ts'
+
+const path = (name: string) => fileURLToPath(new URL(`../../man/${name}`, import.meta.url))
+
+describe.each([
+  ['tproxy-run.1', commandPage(manifest.version)],
+  ['tproxy.yaml.5', configPage(manifest.version)],
+])('%s', (name, page) => {
+  it('is as the options and the schema say', () => {
+    expect(readFileSync(path(name), 'utf8')).toBe(page)
+  })
+
+  it.each([
+    ['groff', ['-man', '-ww', '-Tutf8', path(name)]],
+    ['mandoc', ['-Tlint', '-Wwarning', path(name)]],
+    ['man', ['--warnings', '-l', '-Tutf8', path(name)]],
+  ])('%s has no complaint about it', (command, args) => {
+    const { status, stderr, stdout } = spawnSync(command, args, { encoding: 'utf8' })
+    expect({ status, complaints: stderr + (command === 'mandoc' ? stdout : '') }).toEqual({
+      status: 0,
+      complaints: '',
+    })
+  })
+})
+
+it('help and manual tell every option and subcommand', () => {
+  const shown = [help(), commandPage(manifest.version).replaceAll('\\-', '-')]
+  for (const text of shown) {
+    for (const name of Object.keys(flags)) expect(text).toContain(`--${name}`)
+    for (const name of Object.keys(subcommands)) expect(text).toMatch(new RegExp(`tproxy-run.*${name}`))
+  }
+  for (const line of help().split('\n')) expect(line.length).toBeLessThanOrEqual(110)
+})
