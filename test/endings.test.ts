@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Dial, dial } from './rig/client.ts'
+import { type Dial, dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
 import { addresses, type ProxyProgramOptions, World } from './rig/world.ts'
 
@@ -115,6 +115,21 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
         how: 'reset',
         by: 'upstream',
       })
+    }))
+
+  test('a peer of a relayed connection that vanishes is asked for on both legs', () =>
+    withProxy({ carry: 'relay' }, async (proxy) => {
+      const held = await holdDial(world.client, [origin, 7], { echo: 1000 })
+      await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
+      const sockets = await world.client.sh("ss -Htno state established '( sport = :7 or dport = :7 )'")
+      const asking = /timer:\(keepalive,(\d\dsec|1min)/
+      const ours = sockets
+        .trim()
+        .split('\n')
+        .filter((line) => asking.test(line))
+      // The program itself does not ask.
+      expect([sockets.trim().split('\n').length, ours.length]).toEqual([3, 2])
+      expect(await held.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
     }))
 
   test('a drop is a reset, or an ordinary end where the plugin wants it so; others go on', () =>

@@ -3,7 +3,8 @@ import { type Dial, dial, holdDial, inCgroup } from './rig/client.ts'
 import { firewall } from './rig/firewall.ts'
 import { fixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
-import { sessionFrom, sessions } from './rig/sessions.ts'
+import { endFrom, sessionFrom, sessions } from './rig/sessions.ts'
+import { stateOf } from './rig/state.ts'
 import { joinByTunnel } from './rig/tunnel.ts'
 import { addresses, type ProxyProgramOptions, World } from './rig/world.ts'
 
@@ -237,4 +238,16 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       await release()
     })
   })
+})
+
+test('a host without IPv6 is intercepted over IPv4', async () => {
+  await using world = await World.create()
+  await world.client.sh('sysctl -qw net.ipv6.conf.all.disable_ipv6=1')
+  const before = await stateOf(world.client)
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  const result = await dial(world.client, [addresses[4].origin, 7], { echo: 100_000 })
+  expect(result).toMatchObject({ end: 'closed', received: 100_000, equal: true })
+  expect(await endFrom(proxy, result.port)).toMatchObject({ how: 'closed', carried: 'splice' })
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+  expect(await stateOf(world.client)).toEqual(before)
 })

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Program } from './rig/host.ts'
 import { loadedPrograms, stateOf } from './rig/state.ts'
-import { World } from './rig/world.ts'
+import { addresses, World } from './rig/world.ts'
 
 /** Of a process that may end meanwhile. */
 function readIfThere(path: string): string {
@@ -174,4 +174,33 @@ test('a mark, table or priority that belongs to somebody else is refused, and no
     expect(await stateOf(world.client)).toEqual(before)
     await world.client.sh(`ip rule del ${rule}`)
   }
+})
+
+test('a routing rule or route that somebody removes is put back, and no connection goes direct meanwhile', async () => {
+  const before = await stateOf(world.client)
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  const warnings = () => proxy.events.filter(({ event }) => event === 'warning')
+  const standing = await stateOf(world.client)
+  for (const [index, removal] of [
+    'ip rule del priority 100',
+    'ip -6 rule del priority 100',
+    'ip route flush table 29808',
+    'ip -6 route flush table 29808; ip rule flush; ip rule add priority 32766 table main',
+  ].entries()) {
+    await world.client.sh(removal)
+    const reached = world.reached.length
+    const url = addresses[index % 2 === 0 ? 4 : 6].url
+    const args = ['-sS', '-m', '5', '--local-port', `${31_000 + index}`, `http://${url}/`]
+    expect((await world.client.run('curl', args)).code).toBe(0)
+    const ports = world.reached.slice(reached).map(({ fromPort }) => fromPort)
+    expect(ports).toHaveLength(1)
+    expect(ports).not.toContain(31_000 + index)
+    await expect.poll(warnings).toHaveLength(index + 1)
+    expect(warnings().at(-1).message).toMatch(/^somebody removed our routing rule or route/)
+  }
+  await world.client.sh('ip rule add priority 32767 table default')
+  await sleep(300)
+  expect(await stateOf(world.client)).toEqual(standing)
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+  expect(await stateOf(world.client)).toEqual(before)
 })

@@ -28,9 +28,7 @@ function withProxy(options: ProxyProgramOptions): void {
   })
 }
 
-const both = describe.each([4, 6] as const)
-
-both('a plugin that fails, over IPv%i', (family) => {
+describe.each([4, 6] as const)('a plugin that fails, over IPv%i', (family) => {
   const { origin } = addresses[family]
   withProxy({ plugin: 'failing', timeouts: { decisionMs: 1000 } })
 
@@ -74,7 +72,7 @@ both('a plugin that fails, over IPv%i', (family) => {
   })
 })
 
-both('drop, over IPv%i', (family) => {
+describe.each([4, 6] as const)('drop, over IPv%i', (family) => {
   const { origin } = addresses[family]
   withProxy({ plugin: 'dropping' })
 
@@ -90,7 +88,7 @@ both('drop, over IPv%i', (family) => {
   })
 })
 
-both('a destination that does not answer, over IPv%i', (family) => {
+describe.each([4, 6] as const)('a destination that does not answer, over IPv%i', (family) => {
   const { origin } = addresses[family]
   withProxy({ timeouts: { connectMs: 1000 } })
 
@@ -118,7 +116,7 @@ both('a destination that does not answer, over IPv%i', (family) => {
   })
 })
 
-both('the listeners, over IPv%i', (family) => {
+describe.each([4, 6] as const)('the listeners, over IPv%i', (family) => {
   const loopback = { 4: ['127.0.0.1', '::ffff:127.0.0.1'], 6: ['::1'] }[family]
   const { client } = addresses[family]
   withProxy({})
@@ -151,7 +149,7 @@ both('the listeners, over IPv%i', (family) => {
   })
 })
 
-both('a flood of SYNs from raw sockets, over IPv%i', (family) => {
+describe.each([4, 6] as const)('a flood of SYNs from raw sockets, over IPv%i', (family) => {
   const { origin } = addresses[family]
   withProxy({})
 
@@ -180,7 +178,7 @@ both('a flood of SYNs from raw sockets, over IPv%i', (family) => {
   })
 })
 
-both('file descriptors that run out, over IPv%i', (family) => {
+describe.each([4, 6] as const)('file descriptors that run out, over IPv%i', (family) => {
   const { origin } = addresses[family]
 
   test('cost the connections beyond the limit only; the proxy does not spin, and recovers', async () => {

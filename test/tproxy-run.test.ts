@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { holdDial } from './rig/client.ts'
 import { cgroupMount, type Program, type Result } from './rig/host.ts'
 import { stateOf } from './rig/state.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
@@ -274,6 +275,17 @@ print(s.makefile().read())`
     const ends = parsed(program.stdout).filter(({ event }) => event === 'session-end')
     expect(ends).toMatchObject([{ end: { how: 'closed' } }, { end: { how: 'closed' } }])
     expect(await stateOf(world.client)).toEqual(before)
+  })
+
+  test('a second SIGTERM does not wait for connections to finish', async () => {
+    await using program = await onInterface('--drain-timeout', '30s')
+    const held = await holdDial(world.client, [addresses[4].origin, 7], { echo: 1000 })
+    await program.until((p) => starts(p.stdout).length === 1, 'a session')
+    program.kill()
+    await world.client.sh(`curl -s -m 3 ${page}`)
+    expect(program.child.exitCode).toBe(null)
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+    expect((await held.release()).end).toBe('ECONNRESET')
   })
 
   test('refuses a second instance and names the first', async () => {

@@ -4,11 +4,11 @@ import { c, watchReadable } from './ffi.ts'
 const AF_NETLINK = 16
 /** SOCK_RAW, SOCK_NONBLOCK and SOCK_CLOEXEC. */
 const type = 3 | 0o4000 | 0o2000000
-/** RTMGRP_LINK, RTMGRP_IPV4_ROUTE and RTMGRP_IPV6_ROUTE of include/uapi/linux/rtnetlink.h. */
-const groups = 0x1 | 0x40 | 0x400
+/** Links, routes and routing rules of both families: RTMGRP_* and RTNLGRP_IPV6_RULE of include/uapi/linux/rtnetlink.h. */
+const groups = 0x1 | 0x40 | 0x80 | 0x400 | (1 << (19 - 1))
 
 /**
- * Tells when interfaces or routes of this network namespace change (rtnetlink(7)); what changed is for the caller to look
+ * Tells when interfaces, routes or routing rules of this network namespace change (rtnetlink(7)); what changed is for the caller to look
  * up. One call may stand for many changes. Needs no privileges.
  */
 export function watchNetwork(changed: () => void): { close(): void } {

@@ -12,7 +12,7 @@ export function follow(options: {
   devices: Devices
   attached: () => void
   /** After every change, whether or not it concerns what is intercepted. */
-  changed: () => void
+  changed: () => Promise<void>
   warn: (message: string) => void
 }): Disposable {
   let timer: NodeJS.Timeout | undefined
@@ -21,9 +21,9 @@ export function follow(options: {
     timer = undefined
     try {
       if (await options.devices.update(presentInterfaces(options.selection))) options.attached()
-      options.changed()
+      await options.changed()
     } catch (error) {
-      options.warn(`the interfaces changed, and not all are intercepted: ${reason(error)}`)
+      options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
     }
   }
   const watch = watchNetwork(() => {

@@ -21,6 +21,7 @@ import {
   planRouting,
   type Routing,
   type RoutingChanges,
+  routingStands,
   setUpRouting,
   tearDownRouting,
 } from './routing.ts'
@@ -47,6 +48,8 @@ interface InstanceRecord {
 export interface Instance {
   /** 0 to 255: part of the routing mark. */
   readonly number: number
+  /** Puts back what somebody removed of what all share. Resolves with whether anything was missing. */
+  restore(): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -77,7 +80,7 @@ export function enter(
       })
     const record: InstanceRecord = { pid: process.pid, startTime: startTime(process.pid) ?? '', ...scope }
     writeFileSync(`${directory}/${number}.json`, JSON.stringify(record), { mode: 0o600 })
-    return { number, close: () => leave(number) }
+    return { number, restore: () => restore(routing), close: () => leave(number) }
   })
 }
 
@@ -89,6 +92,16 @@ function freeNumber(living: readonly number[], keeps: boolean): number | undefin
   if (first !== undefined) return first.number
   const used = new Set([...living, ...left.map(({ number }) => number)])
   return Array.from({ length: instanceLimit }, (_, i) => i).find((number) => !used.has(number))
+}
+
+async function restore(routing: Routing): Promise<boolean> {
+  if (routingStands(routing)) return false
+  return locked((directory) => {
+    const shared = readShared(directory)
+    if (shared === undefined || routingStands(routing)) return false
+    setUpRouting(shared)
+    return true
+  })
 }
 
 function leave(number: number): Promise<void> {

@@ -198,7 +198,13 @@ export async function openTransport(
         selection,
         devices,
         attached: () => guard.hold(steering.links),
-        changed: () => rules.refresh(),
+        changed: async () => {
+          rules.refresh()
+          if (await instance.restore())
+            warnings.next(
+              'somebody removed our routing rule or route, which are back (systemd-networkd does: ManageForeignRoutingPolicyRules=no)',
+            )
+        },
         warn: (message) => warnings.next(message),
       }),
     )

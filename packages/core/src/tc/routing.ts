@@ -132,6 +132,23 @@ export function setUpRouting({ routing, settings }: RoutingChanges): void {
     }
 }
 
+/** Whether rule and route of {@link setUpRouting} are there: others can remove them. */
+export function routingStands(routing: Routing): boolean {
+  return families().every((family) => stands(family, routing))
+}
+
+function stands(family: 4 | 6, routing: Routing): boolean {
+  if (!ipJson<RuleEntry>(`-${family}`, 'rule', 'show').some((rule) => isOurs(rule, routing))) return false
+  try {
+    return (
+      ipJson<unknown>(`-${family}`, 'route', 'show', 'table', `${routing.table}`, 'type', 'local').length > 0
+    )
+  } catch {
+    // The kernel knows no table without routes.
+    return false
+  }
+}
+
 /** Restores what {@link setUpRouting} changed. What is gone already is no error. */
 export function tearDownRouting({ routing, settings }: RoutingChanges): void {
   const { mark, table, priority } = routing
