@@ -307,7 +307,9 @@ describe('the control socket', () => {
     expect(await world.client.sh(`stat -c %a ${path} $(dirname ${path})`)).toBe('600\n700\n')
     expect(await world.client.sh(`! setpriv --reuid=65534 cat ${path} 2>&1`)).toContain('Permission denied')
     await program.stop()
-    expect(await world.client.sh('ls -A /run /run/tproxy')).toBe('/run:\ntproxy\n\n/run/tproxy:\ntrial.json\n')
+    expect(await world.client.sh('ls -A /run /run/tproxy')).toBe(
+      '/run:\ntproxy\n\n/run/tproxy:\ntrial.json\n',
+    )
   })
 
   test('of a dead process is passed over, and cleaned away', async () => {
@@ -320,7 +322,9 @@ describe('the control socket', () => {
       stderr: expect.stringContaining('no tproxy-run runs'),
     })
     await run('clean')
-    expect(await world.client.sh('ls -A /run /run/tproxy')).toBe('/run:\ntproxy\n\n/run/tproxy:\ntrial.json\n')
+    expect(await world.client.sh('ls -A /run /run/tproxy')).toBe(
+      '/run:\ntproxy\n\n/run/tproxy:\ntrial.json\n',
+    )
   })
 
   test('of several is chosen by --pid', async () => {
