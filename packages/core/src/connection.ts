@@ -1,4 +1,4 @@
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Endpoint } from './endpoint.ts'
 import { TproxyError } from './errors.ts'
 import { type Peek, type Peeked, peek } from './peek/peek.ts'
@@ -18,6 +18,9 @@ export type Settler = (
 /** Long enough for a first flight to follow the handshake over a bad link; all that a server that speaks first is delayed. */
 const peekMs = 300
 
+/** Stands in for sockets that are not needed any more. */
+const gone = new Socket().destroy()
+
 /** A connection that was accepted and is held until somebody decides: {@link settle} it, or {@link take} its socket. */
 export class Connection {
   /** Unique within the interception, counting from 1. */
@@ -35,7 +38,7 @@ export class Connection {
   readonly via: string | undefined
   readonly acceptedAt: Date = new Date()
   /** @internal */
-  readonly accepted: Accepted
+  accepted: Accepted
   readonly #settler: Settler
   #settled = false
   #peek: Peek | undefined
@@ -54,7 +57,10 @@ export class Connection {
     this.#settler = settler
   }
 
-  /** The program's end, paused: all that it sent is still to be read. Reading is for whoever takes the connection. */
+  /**
+   * The program's end, paused: all that it sent is still to be read. Reading is for whoever takes the connection. Once the
+   * kernel carries it there is none, and a closed one in its place.
+   */
   get socket(): Socket {
     return this.accepted.socket
   }
@@ -120,6 +126,13 @@ export class Connection {
     this.accepted.closeInOrder?.()
     this.accepted.accelerate?.()
     return this.socket
+  }
+
+  /** @internal The kernel carries it, for long perhaps: its socket, and all that hangs on it, are let go. */
+  letGo(): void {
+    const { closeInOrder: _, accelerate: __, ...rest } = this.accepted
+    this.accepted = { ...rest, socket: gone, direct: () => Promise.reject(this.#tooLate('connect')) }
+    this.#peek = undefined
   }
 
   /** Resets the connection if nobody has settled it. */

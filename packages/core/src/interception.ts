@@ -199,6 +199,8 @@ export class Interception implements AsyncDisposable {
             silent: () => {
               session.spliced()
               relay?.handOver()
+              relay = undefined
+              connection.letGo()
             },
             ended: (end) => session.finish(end),
           })
