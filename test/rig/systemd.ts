@@ -17,6 +17,8 @@ umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /var/log
+# It makes links there, and device nodes work on a read-only mount.
+mount --rbind /dev /dev && mount -o remount,bind,ro /dev
 mount -t tmpfs tmpfs /usr/local/bin && ln -s "$0/tproxy-run" /usr/local/bin
 rm -rf /etc/systemd/system/* /etc/tproxy
 for target in ${targets.join(' ')}; do

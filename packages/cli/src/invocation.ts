@@ -1,16 +1,9 @@
 import { parseArgs } from 'node:util'
 import { nearest, TproxyError } from '@tproxy/core'
-
+import { type CheckForm, parseCheck } from './check/invocation.ts'
 import { type Shell, shells, subcommands } from './manual/commands.ts'
 import { type Flags, flags, type Options, readOptions } from './options.ts'
-import {
-  type CheckForm,
-  parseCheck,
-  parseReload,
-  parseRules,
-  parseStatus,
-  type RulesForm,
-} from './rules/invocation.ts'
+import { parseReload, parseRules, parseStatus, type RulesForm } from './rules/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =

@@ -23,10 +23,12 @@ export type Completion = readonly string[] | 'file' | 'interface' | 'user' | 'gr
 /** By name, in the order in which they are told. */
 export type Flags = Readonly<Record<string, Flag>>
 
-export const common: Flags = {
+export const selfFlags: Flags = {
   help: { type: 'boolean', short: 'h', says: 'how to use it' },
   version: { type: 'boolean', short: 'V', says: 'which one it is' },
 }
+/** Those of what answers a question. */
+export const answerFlags: Flags = { json: { type: 'boolean', says: 'for programs' }, ...selfFlags }
 export const config: Flag = {
   type: 'string',
   short: 'c',
@@ -126,7 +128,7 @@ export const sections: Readonly<Record<string, Flags>> = {
     verbose: { type: 'boolean', short: 'v', says: 'every connection' },
     quiet: { type: 'boolean', short: 'q', says: 'only what makes us fail' },
     json: { type: 'boolean', says: 'one event a line: on stderr with a command, else on stdout' },
-    ...common,
+    ...selfFlags,
   },
 }
 

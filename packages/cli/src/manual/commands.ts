@@ -1,5 +1,5 @@
-import { type Completion, common, type Flags, flags } from '../options.ts'
-import { checkFlags, reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
+import { answerFlags, type Completion, type Flags, flags, selfFlags } from '../options.ts'
+import { reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
 
 /** A word in place of the command, with which something else is done. */
 export interface Subcommand {
@@ -37,7 +37,7 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     },
   },
   check: {
-    flags: checkFlags,
+    flags: answerFlags,
     complete: 'file',
     forms: {
       'check [FILE]':
@@ -53,7 +53,7 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     },
   },
   completion: {
-    flags: common,
+    flags: selfFlags,
     complete: shells,
     forms: {
       'completion SHELL': `what completes command lines of ${shells.join(', ')}; see docs/install.md`,

@@ -1,8 +1,8 @@
 import { type Packet, TproxyError } from '@tproxy/core'
 import type { Given } from '../invocation.ts'
 import {
+  answerFlags,
   type Completion,
-  common,
   config,
   type Flag,
   type Flags,
@@ -26,13 +26,6 @@ export type RulesForm =
   | { readonly form: 'status'; readonly pid?: number; readonly json: boolean }
   | { readonly form: 'reload'; readonly reset: boolean; readonly pid?: number; readonly json: boolean }
 
-/** `tproxy-run check [FILE]` */
-export interface CheckForm {
-  readonly form: 'check'
-  readonly file: string
-  readonly json: boolean
-}
-
 export interface ExplainForm {
   readonly form: 'rules'
   readonly to: 'explain'
@@ -43,7 +36,6 @@ export interface ExplainForm {
   readonly json: boolean
 }
 
-const always: Flags = { json: { type: 'boolean', says: 'for programs' }, ...common }
 const pid: Flag = { type: 'string', value: 'N', says: 'of which tproxy-run, where several run' }
 const some = (value: string, says: string, complete?: Completion): Flag => ({
   type: 'string',
@@ -66,25 +58,14 @@ export const rulesFlags: Flags = {
   mark: some('N', 'of the packet'),
   dscp: some('N', 'of the packet'),
   pid,
-  ...always,
+  ...answerFlags,
 }
-export const checkFlags: Flags = always
 export const reloadFlags: Flags = {
   reset: { type: 'boolean', says: 'end the open connections that the new rules decide differently' },
   pid,
-  ...always,
+  ...answerFlags,
 }
-export const statusFlags: Flags = { pid, ...always }
-
-/** The file of the service, where none is named. Throws `E_OPTION`. */
-export function parseCheck(
-  [file = '/etc/tproxy/tproxy.yaml', ...rest]: readonly string[],
-  given: readonly Given[],
-): CheckForm {
-  if (rest.length > 0)
-    throw new TproxyError('E_OPTION', 'check takes one file', { hint: 'see tproxy-run --help' })
-  return { form: 'check', file, json: asked(given).json }
-}
+export const statusFlags: Flags = { pid, ...answerFlags }
 
 /** Throws `E_OPTION`. */
 export function parseReload(words: readonly string[], given: readonly Given[]): RulesForm {
