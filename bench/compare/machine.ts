@@ -17,16 +17,18 @@ export interface Machine {
   readonly at: string
 }
 
+/** What a run of the benchmarks writes itself is no change. */
+const written = [':!bench/results', ':!bench/rules/results.json', ':!docs', ':!*.md']
+
 function commit(): string {
   const git = (...args: string[]) => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim()
-  const changed = git(
-    'status',
-    '--porcelain',
-    '--',
-    ':/',
-    ...[':!bench/results', ':!bench/rules/results.json', ':!docs', ':!*.md'],
-  )
-  return git('rev-parse', '--short', 'HEAD') + (changed === '' ? '' : '-dirty')
+  try {
+    const changed = git('status', '--porcelain', '--', ':/', ...written)
+    return git('rev-parse', '--short', 'HEAD') + (changed === '' ? '' : '-dirty')
+  } catch {
+    // Sources without their history.
+    return 'unknown'
+  }
 }
 
 export const machine = (): Machine => ({

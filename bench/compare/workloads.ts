@@ -36,7 +36,7 @@ export const workloads: readonly Workload[] = [
 const few = ['up', 'down', 'ping 64 B', 'open', 'open × 16']
 
 /** Of a route. What no proxy carries can differ in what its packets cost only; quickly, so do the upstreams. */
-export const usual = (route: Route, quick: boolean): readonly Workload[] =>
-  route === 'origin' || (route !== 'alone' && !quick)
-    ? workloads
-    : workloads.filter(({ title }) => few.includes(title))
+export const usual = (route: Route, quick: boolean): readonly Workload[] => {
+  if (route === 'origin') return workloads
+  return workloads.filter(({ title, oneCpu }) => (route === 'alone' || quick ? few.includes(title) : !oneCpu))
+}
