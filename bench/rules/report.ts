@@ -1,7 +1,7 @@
 // Tables for people, and bench/rules/results.json for what compares runs.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { cpus, loadavg, release } from 'node:os'
+import { machine } from '../compare/machine.ts'
 
 const here = new URL('./', import.meta.url).pathname
 const results = `${here}results.json`
@@ -30,27 +30,12 @@ export function printTable(title: string, rows: readonly Record<string, string |
   for (const cell of cells) console.log(line(cell))
 }
 
-/** Of the sources, and `-dirty` if they are none. */
-function commit(): string {
-  const git = (...args: string[]) => execFileSync('git', args, { cwd: here, encoding: 'utf8' }).trim()
-  const changed = git('status', '--porcelain', '--', ':/', ':!results.json', ':!/bench/README.md')
-  return git('rev-parse', '--short', 'HEAD') + (changed === '' ? '' : '-dirty')
-}
-
 /** Notes one part of the results, with the machine they are of. */
 export function writeResults(part: string, value: unknown): void {
   const before = existsSync(results)
     ? (JSON.parse(readFileSync(results, 'utf8')) as Record<string, unknown>)
     : {}
-  const machine = {
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cpus: cpus().length,
-    kernel: release(),
-    load: Number(loadavg()[0]?.toFixed(2)),
-    commit: commit(),
-    at: new Date().toISOString(),
-  }
-  const all = { ...before, [part]: { machine, results: value } }
+  const all = { ...before, [part]: { machine: machine(), results: value } }
   // One line for each result: a change of figures is then a readable one.
   const text = JSON.stringify(all, undefined, 1).replace(
     /\{\n\s+("[^{}[\]]*)\n\s+\}/g,

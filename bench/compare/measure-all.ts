@@ -1,0 +1,92 @@
+// Everything in turn, noted as it comes: what fails is left out and said.
+import { hold, prepareAll, startUp } from './alone.ts'
+import { compare, openAll, reason } from './compare.ts'
+import { machine, version } from './machine.ts'
+import type { Held, Results, SideResult, Traffic } from './results.ts'
+import { routes, type Side } from './side.ts'
+import { usual, type Workload } from './workloads.ts'
+
+export interface Plan {
+  readonly sides: readonly Side[]
+  readonly quick: boolean
+  readonly rounds: number
+  readonly roundMs: number
+  /** When no further workload begins. */
+  readonly minutes: number
+  readonly workloads?: readonly Workload[]
+  /** How many connections to hold. None: neither memory nor start-up is measured. */
+  readonly held: readonly number[]
+}
+
+const say = (text: string) => process.stderr.write(`bench: ${text}\n`)
+
+/** Calls `save` with all results so far, whenever there are more. */
+export async function measureAll(plan: Plan, save: (results: Results) => void): Promise<void> {
+  const began = performance.now()
+  const minutes = () => (performance.now() - began) / 60_000
+  const own = machine()
+  const traffic: Traffic[] = []
+  const notes: string[] = []
+  let held: readonly Held[] = []
+  let startUps: Results['startUp'] = []
+  const described = plan.sides.map(({ name, route, setup, apt }): SideResult => {
+    const found = apt === undefined ? undefined : version(apt)
+    const absent = apt !== undefined && found === undefined && `${apt} is not installed`
+    return { name, route, setup, ...(found && { version: found }), ...(absent && { absent }) }
+  })
+  const present = plan.sides.filter((_, at) => described[at]?.absent === undefined)
+  for (const { name, absent } of described) if (absent !== undefined) say(`${name} is left out: ${absent}`)
+  const note = (text: string) => {
+    say(text)
+    notes.push(text)
+  }
+  const keep = () => {
+    const { quick, rounds, roundMs } = plan
+    save({
+      machine: own,
+      quick,
+      rounds,
+      roundMs,
+      minutes: Number(minutes().toFixed(1)),
+      sides: described,
+      traffic,
+      startUp: startUps,
+      held,
+      notes,
+    })
+  }
+
+  for (const route of routes) {
+    await using stack = new AsyncDisposableStack()
+    const chosen = present.filter((side) => side.route === route)
+    const ready = await openAll(stack, chosen, ({ name }, why) =>
+      note(`${route}, ${name} does not start: ${why}`),
+    )
+    if (ready.length === 0) continue
+    for (const workload of plan.workloads ?? usual(route, plan.quick)) {
+      if (minutes() > plan.minutes) {
+        note(`${route}, ${workload.title}: not measured, ${plan.minutes} minutes were over`)
+        continue
+      }
+      say(`${minutes().toFixed(1)} min: ${route}, ${workload.title}`)
+      traffic.push(...(await compare(ready, workload, { rounds: plan.rounds, ms: plan.roundMs })))
+      keep()
+    }
+  }
+  if (plan.held.length > 0) {
+    await using stack = new AsyncDisposableStack()
+    const failed = ({ name }: Side, why: string) => note(`by itself, ${name}: ${why}`)
+    const chosen = present.filter(({ route }) => route === 'origin')
+    const idle = await prepareAll(stack, chosen, failed)
+    say(`start-up of ${idle.length} sides`)
+    startUps = await startUp(idle, plan.rounds, failed)
+    for (const count of plan.held)
+      for (const it of idle)
+        try {
+          held = [...held, await hold(it, count)]
+        } catch (error) {
+          note(`${it.side.name}, ${count} connections: ${reason(error)}`)
+        }
+  }
+  keep()
+}

@@ -1,0 +1,42 @@
+import type { Route } from './side.ts'
+
+/** What is done on a side: see ends.c. */
+export interface Workload {
+  readonly title: string
+  readonly kind: 'up' | 'down' | 'ping' | 'open'
+  readonly connections: number
+  /** Bytes of a message. */
+  readonly size: number
+  /** The proxy too is on the CPU of the ends: no wake-up of another one is in the figures. */
+  readonly oneCpu?: boolean
+}
+
+const bulk = (kind: 'up' | 'down', connections: number): Workload => ({
+  title: connections === 1 ? kind : `${kind} × ${connections}`,
+  kind,
+  connections,
+  size: 1,
+})
+const ping = (title: string, size: number): Workload => ({ title, kind: 'ping', connections: 1, size })
+const open = (title: string, connections: number): Workload => ({ title, kind: 'open', connections, size: 1 })
+
+export const workloads: readonly Workload[] = [
+  bulk('up', 1),
+  bulk('down', 1),
+  bulk('up', 64),
+  bulk('down', 64),
+  ping('ping 64 B', 64),
+  { ...ping('ping 64 B, one CPU', 64), oneCpu: true },
+  ping('ping 1 KB', 1024),
+  ping('ping 16 KB', 16_384),
+  open('open', 1),
+  open('open × 16', 16),
+]
+
+const few = ['up', 'down', 'ping 64 B', 'open', 'open × 16']
+
+/** Of a route. What no proxy carries can differ in what its packets cost only; quickly, so do the upstreams. */
+export const usual = (route: Route, quick: boolean): readonly Workload[] => {
+  if (route === 'origin') return workloads
+  return workloads.filter(({ title, oneCpu }) => (route === 'alone' || quick ? few.includes(title) : !oneCpu))
+}
