@@ -130,8 +130,9 @@ export class Connection {
 
   /** @internal The kernel carries it, for long perhaps: its socket, and all that hangs on it, are let go. */
   letGo(): void {
-    const { closeInOrder: _, accelerate: __, ...rest } = this.accepted
-    this.accepted = { ...rest, socket: gone, direct: () => Promise.reject(this.#tooLate('connect')) }
+    const nothing = () => {}
+    const direct = () => Promise.reject(this.#tooLate('connect'))
+    this.accepted = { ...this.accepted, socket: gone, direct, closeInOrder: nothing, accelerate: nothing }
     this.#peek = undefined
   }
 
