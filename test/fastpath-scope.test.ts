@@ -68,6 +68,36 @@ test('a kernel that does not take the programs costs nothing but them', async ()
   }
 })
 
+test('status tells its mode, what it did, and why it is off', async () => {
+  const asked = async (...options: string[]) => {
+    await using program = world.run(['--json', '-i', 'wan0', '--carry', 'relay', ...options])
+    await program.until((it) => it.events.some(({ event }) => event === 'ready'), 'a ready line')
+    expect(await dial(world.client, [origin, 7], { echo: MB })).toMatchObject({ received: MB, equal: true })
+    const status = async (...how: string[]) => {
+      await using told = world.run(['status', ...how], { input: '' })
+      return (await told.exited).stdout
+    }
+    const { fastpath } = JSON.parse(await status('--json'))
+    const told = { fastpath, line: /^fastpath +(.*)$/m.exec(await status())?.[1] }
+    await program.stop()
+    return told
+  }
+  expect(await asked()).toEqual({ fastpath: { mode: 'off' }, line: 'off' })
+  const { fastpath, line } = await asked('--fastpath', 'both')
+  expect(fastpath).toEqual({ mode: 'both', redirected: expect.any(Number) })
+  expect(fastpath.redirected).toBeGreaterThan(0)
+  expect(line).toBe(`both, ${fastpath.redirected} messages`)
+  await world.client.sh(`mount --bind /dev/null ${object}`)
+  try {
+    expect(await asked('--fastpath', 'both')).toEqual({
+      fastpath: { mode: 'off', problem: expect.stringContaining('fastpath') },
+      line: expect.stringMatching(/^off: .*fastpath/),
+    })
+  } finally {
+    await world.client.sh(`umount ${object}`)
+  }
+})
+
 test('what is sent to a target that is not there goes by TCP, and is no error', async () => {
   const script = new URL('./rig/missing-target.ts', import.meta.url).pathname
   const { stdout, stderr } = await world.client.run(process.execPath, ['--conditions=@tproxy/source', script])

@@ -5,12 +5,18 @@ import type { Ending } from './ending.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 
 /** What a running tproxy-run says of itself. */
-export function statusOf({ carried, adopted, rules }: TransparentProxy): Status {
+export function statusOf({ carried, adopted, fastpath, rules }: TransparentProxy): Status {
+  const { mode, problem, counts } = fastpath
   return {
     pid: process.pid,
     upMs: Math.round(performance.now()),
     carried,
     adopted: adopted.filter(({ lasts }) => lasts).length,
+    fastpath: {
+      mode,
+      ...(problem !== undefined && { problem }),
+      ...(counts !== undefined && { redirected: Number(counts()['redirected']) }),
+    },
     rules: rules?.list.rules.length ?? 0,
     memory: process.memoryUsage.rss(),
   }
@@ -23,14 +29,20 @@ export async function showStatus({ pid, json }: { pid?: number; json: boolean })
   return { code: 0 }
 }
 
-export function describeStatus({ pid, upMs, carried, adopted, rules, memory }: Status): string {
+export function describeStatus({ pid, upMs, carried, adopted, fastpath, rules, memory }: Status): string {
   const lines = [
     ['process', `${pid}, up ${formatDuration(upMs)}, ${formatBytes(memory)}`],
     ['connections', `${carried.splice + carried.relay + adopted}`],
     ['  in the kernel', `${carried.splice}`],
     ['  relayed', `${carried.relay}`],
     ...(adopted === 0 ? [] : [['  adopted', `${adopted}, in the kernel`]]),
+    ['fastpath', describeFastpath(fastpath)],
     ['rules', `${rules}`],
   ]
   return lines.map(([name = '', value = '']) => `${name.padEnd(16)}${value}`).join('\n')
+}
+
+function describeFastpath({ mode, problem, redirected }: Status['fastpath']): string {
+  if (redirected !== undefined) return `${mode}, ${redirected} messages`
+  return problem === undefined ? mode : `${mode}: ${problem}`
 }

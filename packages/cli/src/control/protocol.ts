@@ -1,4 +1,4 @@
-import type { Action, Packet, Shadow } from '@tproxy/core'
+import type { Action, FastpathMode, Packet, Shadow } from '@tproxy/core'
 
 /** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
 export type Request =
@@ -18,6 +18,13 @@ export interface Status {
   readonly carried: { readonly splice: number; readonly relay: number }
   /** Of those that an earlier process left to the kernel, how many last. */
   readonly adopted: number
+  readonly fastpath: {
+    readonly mode: FastpathMode
+    /** Why it is off although it was asked for. */
+    readonly problem?: string
+    /** Messages that skipped the network stack, so far. */
+    readonly redirected?: number
+  }
   readonly rules: number
   /** Of this process, in bytes. */
   readonly memory: number
