@@ -35,6 +35,17 @@ const plugins: Record<string, Plugin> = {
     say('peeked', { id: connection.id, ...peeked })
     return direct()
   },
+  remembering: function remembering({ destination: { port } }) {
+    if (port === 25) return drop({ remember: { ttl: 60_000 } })
+    return direct({ remember: { ttl: port === 22 ? 500 : 60_000 } })
+  },
+  byAddress: function byAddress() {
+    return direct({ remember: { ttl: 60_000, by: 'address' } })
+  },
+  rememberingPeeked: async function rememberingPeeked(connection) {
+    await connection.peek()
+    return direct({ remember: { ttl: 60_000, whateverName: connection.destination.port === 80 } })
+  },
   hesitating: async function hesitating() {
     await sleep(5)
     return direct()
@@ -80,6 +91,7 @@ try {
       rule,
       verdict: session.verdict.kind,
       plugin: session.plugin,
+      remembered: session.remembered,
     })
     const { end, bytes, durationMs } = await session.ended
     const { carried, notSpliced } = session
@@ -101,7 +113,7 @@ try {
   // A line replaces the rules, or asks for their counts. It is no reason to go on.
   ;(process.stdin as Socket).unref()
   createInterface({ input: process.stdin }).on('line', (line) => {
-    const { rules, default: fallback, reset } = JSON.parse(line) as RuleCommand
+    const { rules, default: fallback, reset, forget } = JSON.parse(line) as RuleCommand
     try {
       if (rules !== undefined)
         proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })
@@ -110,7 +122,9 @@ try {
         name,
         Number(count),
       ])
-      say('rules', { counts, list: proxy.rules?.list, fastpath: Object.fromEntries(fastpath) })
+      if (forget) proxy.memories?.forget()
+      const recalled = proxy.memories?.recalled
+      say('rules', { counts, list: proxy.rules?.list, fastpath: Object.fromEntries(fastpath), recalled })
     } catch (error) {
       say('rules', { error: reason(error) })
     }

@@ -146,6 +146,8 @@ export interface RuleCommand {
   readonly rules?: readonly string[]
   readonly default?: Action
   readonly reset?: boolean
+  /** Verdicts that the kernel remembers, too. */
+  readonly forget?: boolean
 }
 
 /** What it answers. */
@@ -154,6 +156,8 @@ export interface RuleAnswer {
   readonly error?: string
   /** Counts of the fastpath. */
   readonly fastpath?: Readonly<Record<string, number>>
+  /** Connections that a remembered verdict decided. */
+  readonly recalled?: number
 }
 
 /** Sends a line to proxy.ts, and waits for the answer. */

@@ -45,6 +45,7 @@ enum limit {
 	LIMIT_PAIR_EVENTS = 1 << 20, /* bytes */
 	LIMIT_HOOKED = 256,	     /* interfaces where spliced connections are looked for */
 	LIMIT_ENDS = 32768,	     /* connections that the fastpath knows */
+	LIMIT_MEMORIES = 16384,	     /* verdicts of plugins that hold for later connections */
 };
 
 /* Constant from load on. */
@@ -62,6 +63,29 @@ struct control {
 	__u32 generation; /* of the rules whose packets are counted */
 	__u32 since;	  /* what an earlier generation decided is asked again */
 	__u32 refuses; /* 1: some packets are dropped or rejected, and so is what cannot be read */
+	__u32 remembers; /* the values of enum memory_by that some memory has */
+};
+
+/* What connections have in common with the one whose verdict is remembered, besides the user. */
+enum memory_by {
+	MEMORY_BY_DESTINATION = 1, /* address and port */
+	MEMORY_BY_ADDRESS = 2,
+};
+
+struct memory_key {
+	__u8 destination[16];
+	__u32 uid;
+	__be16 port; /* 0: any */
+	__u16 unused;
+};
+
+/* What a plugin decided about one connection, to hold for others. */
+struct memory {
+	__u64 until;	  /* ns of CLOCK_MONOTONIC */
+	__u32 rule;	  /* that sent the connection to the plugin */
+	__u32 generation; /* of that rule */
+	__u32 action;
+	__u32 unused;
 };
 
 /* An intercepted interface. */
@@ -329,7 +353,8 @@ enum counter {
 	COUNT_REJECTED,
 	COUNT_REJECTED_SILENTLY, /* dropped: to an answer of this kind there is no answer */
 	COUNT_REDIRECTED,
-	COUNT_LOG_LOST, /* beside another reason: the log was full */
+	COUNT_LOG_LOST,	  /* beside another reason: the log was full */
+	COUNT_REMEMBERED, /* beside another: a plugin had decided it before */
 	/* lo_ingress */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,

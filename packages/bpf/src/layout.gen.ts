@@ -26,6 +26,7 @@ export const Limit = {
   pairEvents: 1048576,
   hooked: 256,
   ends: 32768,
+  memories: 16384,
 } as const
 
 export const Action = {
@@ -100,18 +101,73 @@ export const Counter = {
   rejectedSilently: 24,
   redirected: 25,
   logLost: 26,
-  assigned: 27,
-  established: 28,
-  droppedNoListener: 29,
-  droppedAssign: 30,
-  droppedMalformed: 31,
-  reused: 32,
-  returned: 33,
-  passedLoopback: 34,
-  droppedReturn: 35,
-  ownerLost: 36,
-  max: 37,
+  remembered: 27,
+  assigned: 28,
+  established: 29,
+  droppedNoListener: 30,
+  droppedAssign: 31,
+  droppedMalformed: 32,
+  reused: 33,
+  returned: 34,
+  passedLoopback: 35,
+  droppedReturn: 36,
+  ownerLost: 37,
+  max: 38,
 } as const
+
+export const MemoryBy = {
+  byDestination: 1,
+  byAddress: 2,
+} as const
+
+export interface MemoryKey {
+  destination: Uint8Array
+  uid: number
+  port: number
+  unused: number
+}
+export const memoryKeySize = 24
+export function readMemoryKey(buffer: Buffer, at = 0): MemoryKey {
+  return {
+    destination: buffer.subarray(at, at + 16),
+    uid: buffer.readUInt32LE(at + 16),
+    port: buffer.readUInt16BE(at + 20),
+    unused: buffer.readUInt16LE(at + 22),
+  }
+}
+export function writeMemoryKey(buffer: Buffer, value: MemoryKey, at = 0): Buffer {
+  buffer.set(value.destination, at)
+  buffer.writeUInt32LE(value.uid, at + 16)
+  buffer.writeUInt16BE(value.port, at + 20)
+  buffer.writeUInt16LE(value.unused, at + 22)
+  return buffer
+}
+
+export interface Memory {
+  until: bigint
+  rule: number
+  generation: number
+  action: number
+  unused: number
+}
+export const memorySize = 24
+export function readMemory(buffer: Buffer, at = 0): Memory {
+  return {
+    until: buffer.readBigUInt64LE(at),
+    rule: buffer.readUInt32LE(at + 8),
+    generation: buffer.readUInt32LE(at + 12),
+    action: buffer.readUInt32LE(at + 16),
+    unused: buffer.readUInt32LE(at + 20),
+  }
+}
+export function writeMemory(buffer: Buffer, value: Memory, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.until, at)
+  buffer.writeUInt32LE(value.rule, at + 8)
+  buffer.writeUInt32LE(value.generation, at + 12)
+  buffer.writeUInt32LE(value.action, at + 16)
+  buffer.writeUInt32LE(value.unused, at + 20)
+  return buffer
+}
 
 export interface Settings {
   mark: number
@@ -144,14 +200,16 @@ export interface Control {
   generation: number
   since: number
   refuses: number
+  remembers: number
 }
-export const controlSize = 16
+export const controlSize = 20
 export function readControl(buffer: Buffer, at = 0): Control {
   return {
     closing: buffer.readUInt32LE(at),
     generation: buffer.readUInt32LE(at + 4),
     since: buffer.readUInt32LE(at + 8),
     refuses: buffer.readUInt32LE(at + 12),
+    remembers: buffer.readUInt32LE(at + 16),
   }
 }
 export function writeControl(buffer: Buffer, value: Control, at = 0): Buffer {
@@ -159,6 +217,7 @@ export function writeControl(buffer: Buffer, value: Control, at = 0): Buffer {
   buffer.writeUInt32LE(value.generation, at + 4)
   buffer.writeUInt32LE(value.since, at + 8)
   buffer.writeUInt32LE(value.refuses, at + 12)
+  buffer.writeUInt32LE(value.remembers, at + 16)
   return buffer
 }
 

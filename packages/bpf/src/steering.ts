@@ -14,6 +14,11 @@ import {
   flowSize,
   type LogEntry,
   Mark,
+  type Memory,
+  MemoryBy,
+  type MemoryKey,
+  memoryKeySize,
+  memorySize,
   readFlow,
   readLogEntry,
   readRuleCount,
@@ -23,6 +28,8 @@ import {
   writeControl,
   writeDevice,
   writeFlowKey,
+  writeMemory,
+  writeMemoryKey,
   writeSettings,
 } from './layout.gen.ts'
 import { LoadedObject, Tcx } from './object.ts'
@@ -72,7 +79,7 @@ export class Steering {
   readonly #links = new Map<string, number>()
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
-  readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0 }
+  readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
   /** The map that has the list in force. */
   #rules: string | undefined
   #ruleCount = 0
@@ -185,6 +192,27 @@ export class Steering {
       }
       return { packets, bytes }
     })
+  }
+
+  /**
+   * Has a verdict hold for later connections of the same user that the same rule sends to a plugin, with port 0 to every port
+   * of the address, until the time of `process.hrtime` in ns. What rules of another generation say comes first.
+   */
+  remember(key: MemoryKey, memory: Memory): void {
+    const bytes = writeMemoryKey(Buffer.alloc(memoryKeySize), key)
+    this.#object.update('memories', bytes, writeMemory(Buffer.alloc(memorySize), memory))
+    const by = key.port === 0 ? MemoryBy.byAddress : MemoryBy.byDestination
+    if ((this.#control.remembers & by) !== 0) return
+    this.#control.remembers |= by
+    this.#writeControl()
+  }
+
+  /** Undoes every {@link remember}. */
+  forget(): void {
+    this.#control.remembers = 0
+    this.#writeControl()
+    const keys = Array.from(this.#object.keys('memories', memoryKeySize), (key) => Buffer.from(key))
+    for (const key of keys) this.#object.delete('memories', key)
   }
 
   /** Lets new connections pass from now on; established ones are still steered. */

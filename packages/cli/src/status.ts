@@ -5,13 +5,14 @@ import type { Ending } from './ending.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 
 /** What a running tproxy-run says of itself. */
-export function statusOf({ carried, adopted, fastpath, rules }: TransparentProxy): Status {
+export function statusOf({ carried, adopted, memories, fastpath, rules }: TransparentProxy): Status {
   const { mode, problem, counts } = fastpath
   return {
     pid: process.pid,
     upMs: Math.round(performance.now()),
     carried,
     adopted: adopted.filter(({ lasts }) => lasts).length,
+    recalled: memories?.recalled ?? 0,
     fastpath: {
       mode,
       ...(problem !== undefined && { problem }),
@@ -29,13 +30,23 @@ export async function showStatus({ pid, json }: { pid?: number; json: boolean })
   return { code: 0 }
 }
 
-export function describeStatus({ pid, upMs, carried, adopted, fastpath, rules, memory }: Status): string {
+export function describeStatus({
+  pid,
+  upMs,
+  carried,
+  adopted,
+  recalled,
+  fastpath,
+  rules,
+  memory,
+}: Status): string {
   const lines = [
     ['process', `${pid}, up ${formatDuration(upMs)}, ${formatBytes(memory)}`],
     ['connections', `${carried.splice + carried.relay + adopted}`],
     ['  in the kernel', `${carried.splice}`],
     ['  relayed', `${carried.relay}`],
     ...(adopted === 0 ? [] : [['  adopted', `${adopted}, in the kernel`]]),
+    ...(recalled === 0 ? [] : [['never here', `${recalled}, by verdicts that the kernel remembers`]]),
     ['fastpath', describeFastpath(fastpath)],
     ['rules', `${rules}`],
   ]

@@ -18,6 +18,7 @@ export type { Peeked } from './peek/peek.ts'
 export { ask, type Decision, type Plugin, type PluginFactory } from './plugin.ts'
 export type { ProcessInfo } from './process.ts'
 export { type Decisions, intercept, type ProxyOptions, TransparentProxy } from './proxy.ts'
+export type { Remember } from './remember.ts'
 export type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from './rules/control.ts'
 export { examineRules, type RuleFinding } from './rules/examine.ts'
 export type { Action, Criteria, OneOf, Rule, RuleList } from './rules/model.ts'
@@ -45,6 +46,15 @@ export { clean, instances } from './tc/instances.ts'
 export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/interfaces.ts'
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'
-export type { Accepted, Adopted, Transport } from './transport.ts'
+export type { Accepted, Adopted, Memories, Transport } from './transport.ts'
 export { type Destination, formatDestination, type Upstream } from './upstream.ts'
-export { type CarryOptions, direct, drop, isVerdict, type Transforms, type Verdict, via } from './verdict.ts'
+export {
+  type CarryOptions,
+  type DirectOptions,
+  direct,
+  drop,
+  isVerdict,
+  type Transforms,
+  type Verdict,
+  via,
+} from './verdict.ts'

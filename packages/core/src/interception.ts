@@ -8,7 +8,7 @@ import { type FastpathState, type Limits, limits, type Timeouts } from './option
 import { Relay, reset } from './relay.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
-import type { Accepted, Adopted, Transport } from './transport.ts'
+import type { Accepted, Adopted, Memories, Transport } from './transport.ts'
 import type { Destination, Upstream } from './upstream.ts'
 import type { Transforms, Verdict } from './verdict.ts'
 
@@ -73,6 +73,11 @@ export class Interception implements AsyncDisposable {
   /** Which reads skip the network stack, and why none do although it was asked for. */
   get fastpath(): FastpathState {
     return this.#transport.fastpath ?? { mode: 'off' }
+  }
+
+  /** What the kernel remembers of verdicts, see {@link Remember}; undefined for a transport that cannot. */
+  get memories(): Memories | undefined {
+    return this.#transport.memories
   }
 
   /** How many sessions last. */
@@ -162,11 +167,32 @@ export class Interception implements AsyncDisposable {
     const abort = new AbortController()
     this.#running.set(session, abort)
     void session.ended.then(() => this.#running.delete(session))
+    this.#remember(session)
     connection.became(session)
     this.#sessions.next(session)
     if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
     else await this.#carry(session, verdict, abort)
     return session
+  }
+
+  /** Before anybody hears of the session, for the program may connect again as soon as it is answered. */
+  #remember(session: Session): void {
+    const { connection, verdict } = session
+    if (verdict.kind === 'via' || verdict.remember === undefined) return
+    const { accepted, destination } = connection
+    const what = `remember the verdict for ${formatEndpoint(destination)}`
+    if (connection.peeked !== undefined && verdict.remember.whateverName !== true) {
+      this.warn(
+        `${what}: it was peeked at, and the kernel does not see names (say whateverName to do it anyway)`,
+      )
+      return
+    }
+    try {
+      accepted.remember?.(verdict.kind === 'drop' ? 'refuse' : 'direct', verdict.remember)
+      if (accepted.remember !== undefined) session.isRemembered()
+    } catch (error) {
+      this.warn(`${what}: ${reason(error)}`)
+    }
   }
 
   async #carry(

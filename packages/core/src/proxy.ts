@@ -9,7 +9,7 @@ import type { Rules } from './rules/control.ts'
 import type { RuleList } from './rules/model.ts'
 import type { Session } from './session.ts'
 import { type InterceptOptions, openTransport } from './tc/open.ts'
-import type { Adopted, Transport } from './transport.ts'
+import type { Adopted, Memories, Transport } from './transport.ts'
 import { direct, drop, type Verdict } from './verdict.ts'
 
 const backstopMs = 1_000
@@ -126,6 +126,11 @@ export class TransparentProxy implements AsyncDisposable {
   /** Which reads skip the network stack, and why none do although it was asked for. */
   get fastpath(): FastpathState {
     return this.#interception.fastpath
+  }
+
+  /** What the kernel remembers of verdicts, see {@link Remember}; undefined for a transport that cannot. */
+  get memories(): Memories | undefined {
+    return this.#interception.memories
   }
 
   /** How many sessions last. */

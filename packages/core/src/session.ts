@@ -35,6 +35,7 @@ export class Session {
   #splice: Splice | undefined
   #notSpliced: string | undefined
   #silent = false
+  #remembered = false
   #end: SessionEnd | undefined
   #durationMs: number | undefined
 
@@ -68,6 +69,11 @@ export class Session {
     return this.#notSpliced
   }
 
+  /** Whether the kernel decides so about later connections that are like this one. */
+  get remembered(): boolean {
+    return this.#remembered
+  }
+
   /** How it ended; undefined while it lasts. */
   get end(): SessionEnd | undefined {
     return this.#end
@@ -87,6 +93,11 @@ export class Session {
   /** @internal Lets the kernel carry it on without us, if it can. */
   leave(): void {
     this.#splice?.leave()
+  }
+
+  /** @internal */
+  isRemembered(): void {
+    this.#remembered = true
   }
 
   /** @internal */

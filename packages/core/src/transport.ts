@@ -4,6 +4,7 @@ import type { Observable } from 'rxjs'
 import type { Endpoint } from './endpoint.ts'
 import type { FastpathState } from './options.ts'
 import type { ProcessInfo } from './process.ts'
+import type { Remember } from './remember.ts'
 import type { Rules } from './rules/control.ts'
 import type { SessionEnd } from './session.ts'
 
@@ -23,6 +24,8 @@ export interface Accepted {
   direct(signal: AbortSignal): Promise<Duplex>
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
   closeInOrder?(): void
+  /** Has the kernel decide so about later connections that are like this one, as {@link Remember} says. */
+  remember?(action: 'direct' | 'refuse', how: Remember): void
   /** To be called when this process reads the socket itself, to its end: bytes may then come by a shorter way. */
   accelerate?(): void
 }
@@ -66,6 +69,14 @@ export interface Adopted extends Pick<Splice, 'bytes' | 'abort'> {
   readonly ended: Promise<SessionEnd>
 }
 
+/** Verdicts that the kernel remembers. */
+export interface Memories {
+  /** How many connections they decided. */
+  readonly recalled: number
+  /** From now on plugins are asked again. */
+  forget(): void
+}
+
 /**
  * Where connections come from. Ours is interception at the traffic-control hooks; a test makes them in memory, and yours
  * may take them from an iptables TPROXY port or an inherited socket.
@@ -89,6 +100,8 @@ export interface Transport {
   /** What earlier processes have left to the kernel, and this one takes care of. */
   readonly adopted?: readonly Adopted[]
   readonly fastpath?: FastpathState
+  /** What `Accepted.remember` brought about. */
+  readonly memories?: Memories
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

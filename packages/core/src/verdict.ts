@@ -1,12 +1,14 @@
 import type { Duplex } from 'node:stream'
 import type { Connection } from './connection.ts'
+import { TproxyError } from './errors.ts'
+import { checkRemember, type Remember } from './remember.ts'
 import type { Upstream } from './upstream.ts'
 
 /** What becomes of a connection. Plain data, made by {@link direct}, {@link via} and {@link drop}. */
 export type Verdict =
-  | ({ readonly kind: 'direct' } & CarryOptions)
+  | ({ readonly kind: 'direct' } & DirectOptions)
   | ({ readonly kind: 'via'; readonly upstream: Upstream } & CarryOptions)
-  | { readonly kind: 'drop'; readonly reset: boolean }
+  | { readonly kind: 'drop'; readonly reset: boolean; readonly remember?: Remember }
 
 /** How a connection is carried. */
 export interface CarryOptions {
@@ -16,6 +18,12 @@ export interface CarryOptions {
    * both sides are reset.
    */
   readonly transform?: (connection: Connection) => Transforms
+}
+
+/** How a connection is carried to where its program wanted. */
+export interface DirectOptions extends CarryOptions {
+  /** Later connections then are as if there was no proxy: no session, no plugin, no listener. Not with `transform`. */
+  readonly remember?: Remember
 }
 
 /**
@@ -30,7 +38,15 @@ export interface Transforms {
 }
 
 /** Carry the connection to its original destination, from the same source address and interface. */
-export function direct(options: CarryOptions = {}): Verdict {
+export function direct(options: DirectOptions = {}): Verdict {
+  const { remember, transform } = options
+  if (remember !== undefined) {
+    checkRemember(remember)
+    if (transform !== undefined)
+      throw new TproxyError('E_OPTION', 'direct: remember with transform', {
+        hint: 'the kernel transforms nothing: leave out one of them',
+      })
+  }
   return { kind: 'direct', ...options }
 }
 
@@ -39,9 +55,13 @@ export function via(upstream: Upstream, options: CarryOptions = {}): Verdict {
   return { kind: 'via', upstream, ...options }
 }
 
-/** Refuse the connection: with a TCP reset (the default), or with `reset: false` by closing it in order (FIN). */
-export function drop(options: { reset?: boolean } = {}): Verdict {
-  return { kind: 'drop', reset: options.reset ?? true }
+/**
+ * Refuse the connection: with a TCP reset (the default), or with `reset: false` by closing it in order (FIN). With `remember`,
+ * the kernel refuses later ones at once, as a closed port does.
+ */
+export function drop({ reset = true, remember }: { reset?: boolean; remember?: Remember } = {}): Verdict {
+  if (remember !== undefined) checkRemember(remember)
+  return { kind: 'drop', reset, ...(remember !== undefined && { remember }) }
 }
 
 /** Whether a value a plugin returned is a verdict. */

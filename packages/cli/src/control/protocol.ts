@@ -18,6 +18,8 @@ export interface Status {
   readonly carried: { readonly splice: number; readonly relay: number }
   /** Of those that an earlier process left to the kernel, how many last. */
   readonly adopted: number
+  /** Connections so far that the kernel decided as a plugin had decided before. */
+  readonly recalled: number
   readonly fastpath: {
     readonly mode: FastpathMode
     /** Why it is off although it was asked for. */

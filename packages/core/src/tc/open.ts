@@ -28,6 +28,7 @@ import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
 import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
+import { KernelMemories } from './memories.ts'
 import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
@@ -143,6 +144,7 @@ export async function openTransport(
     }),
   )
 
+  const memories = new KernelMemories(steering)
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
   const listen = (device: Device): Promise<Server[]> =>
@@ -161,6 +163,7 @@ export async function openTransport(
           budget,
           takeFlow: (key) => steering.takeFlow(key),
           ...(fastpath !== undefined && { fastpath }),
+          remember: memories.remember,
           describe: (flow) => describeFlow(flow, describe, rules),
           accepted: (connection) => accepted.next(connection),
           warn: (message) => warnings.next(message),
@@ -226,6 +229,7 @@ export async function openTransport(
     exempt: (address) => exemption.ensure(address),
     adopted: splicer?.adopted ?? [],
     fastpath: state,
+    memories,
     splice: (connection, upstream, how) => {
       const splice = splicer?.splice(connection, upstream, how) ?? unspliced
       if (typeof splice !== 'string') fastpath?.forget(keyOf(connection))

@@ -1,0 +1,38 @@
+import { describe, expect, test } from 'vitest'
+import { TransparentProxy } from './proxy.ts'
+import { LocalTransport } from './testing.ts'
+import { direct, drop } from './verdict.ts'
+
+describe('what cannot be remembered is refused where it is said', () => {
+  test.each([
+    [() => direct({ remember: { ttl: 0 } }), /ttl is 0 \(give milliseconds, up to a day\)/],
+    [() => direct({ remember: { ttl: Number.NaN } }), /ttl is NaN/],
+    [() => drop({ remember: { ttl: 86_400_001 } }), /ttl is 86400001/],
+    [
+      () => direct({ remember: { ttl: 1, by: 'name' as never } }),
+      /by is name \('destination' or 'address'\)/,
+    ],
+    [() => direct({ remember: { ttl: 1 }, transform: () => ({}) }), /remember with transform/],
+  ])('%s', (make, message) => {
+    expect(make).toThrow(
+      expect.objectContaining({ code: 'E_OPTION', message: expect.stringMatching(message) }),
+    )
+  })
+})
+
+test('where there is no kernel to remember it, a verdict holds for its own connection', async () => {
+  const transport = new LocalTransport()
+  await using proxy = await TransparentProxy.open({
+    transport,
+    plugins: [() => drop({ remember: { ttl: 1000 } })],
+  })
+  const sessions: boolean[] = []
+  proxy.sessions.subscribe(({ remembered }) => sessions.push(remembered))
+  const destination = { address: '203.0.113.1', port: 443 }
+  for (let again = 0; again < 2; again++) {
+    const program = await transport.connect({ destination })
+    await new Promise((resolve) => program.once('error', () => {}).once('close', resolve))
+  }
+  expect(sessions).toEqual([false, false])
+  expect(proxy.memories).toBeUndefined()
+})

@@ -1,0 +1,28 @@
+import { TproxyError } from './errors.ts'
+
+/** A day. What is to hold for longer is a rule. */
+const longestMs = 86_400_000
+
+/** That a verdict holds for later connections too, which the kernel then decides without asking. */
+export interface Remember {
+  /** Milliseconds, up to a day. */
+  readonly ttl: number
+  /**
+   * What later connections have in common with this one, besides the user who runs the program and the rule that had it
+   * proxied: the `destination`'s address and port (the default), or its `address` alone.
+   */
+  readonly by?: 'destination' | 'address'
+  /**
+   * Remembers even though the connection was peeked at. The kernel sees addresses, and many names may share one: without this,
+   * such a verdict holds for its own connection only.
+   */
+  readonly whateverName?: boolean
+}
+
+/** Throws `E_OPTION` for what cannot be remembered so. */
+export function checkRemember({ ttl, by = 'destination' }: Remember): void {
+  if (!(ttl > 0 && ttl <= longestMs))
+    throw new TproxyError('E_OPTION', `remember: ttl is ${ttl}`, { hint: 'give milliseconds, up to a day' })
+  if (by !== 'destination' && by !== 'address')
+    throw new TproxyError('E_OPTION', `remember: by is ${String(by)}`, { hint: "'destination' or 'address'" })
+}
