@@ -37,7 +37,7 @@ export class Interception implements AsyncDisposable {
   readonly #sessions = new Subject<Session>()
   readonly #warnings = new Subject<string>()
   readonly #undecided = new Set<Connection>()
-  readonly #running = new Map<Session, AbortController>()
+  readonly #running = new Set<Session>()
   readonly #subscriptions: (Subscription | undefined)[]
   #lastId = 0
   #closing: Promise<void> | undefined
@@ -54,8 +54,7 @@ export class Interception implements AsyncDisposable {
       transport.accepted.subscribe((accepted) => this.#hold(accepted)),
       transport.warnings?.subscribe(this.#warnings),
       transport.outdated?.subscribe((isOutdated) => {
-        for (const [session, abort] of this.#running)
-          if (isOutdated(session.connection.accepted)) abort.abort()
+        for (const session of this.#running) if (isOutdated(session.connection.accepted)) void session.close()
       }),
     ]
   }
@@ -80,10 +79,15 @@ export class Interception implements AsyncDisposable {
     return this.#running.size
   }
 
+  /** Sessions that last, the oldest first. */
+  get running(): ReadonlySet<Session> {
+    return this.#running
+  }
+
   /** How many sessions last by who carries them: the kernel, or this process, also those not yet connected. */
   get carried(): { readonly splice: number; readonly relay: number } {
     let splice = 0
-    for (const session of this.#running.keys()) if (session.carried === 'splice') splice++
+    for (const session of this.#running) if (session.carried === 'splice') splice++
     return { splice, relay: this.#running.size - splice }
   }
 
@@ -104,7 +108,7 @@ export class Interception implements AsyncDisposable {
   /** Resets all sessions now, such as when a second signal says not to wait. */
   abort(): void {
     for (const connection of this.#undecided) connection.reset()
-    for (const running of this.#running.values()) running.abort()
+    for (const session of this.#running) void session.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -113,17 +117,17 @@ export class Interception implements AsyncDisposable {
 
   async #close(drainMs: number): Promise<void> {
     this.#transport.stop()
-    for (const session of this.#running.keys()) session.leave()
-    const ended = Promise.all([...this.#running.keys()].map((session) => session.ended))
+    for (const session of this.#running) session.leave()
+    const ended = Promise.all([...this.#running].map((session) => session.ended))
     if (this.#undecided.size + this.#running.size > 0 && drainMs > 0) {
       const { promise: deadline, resolve } = Promise.withResolvers<void>()
       const timer = setTimeout(resolve, drainMs)
       await Promise.race([ended, deadline])
       clearTimeout(timer)
-      for (const session of this.#running.keys()) session.leave()
+      for (const session of this.#running) session.leave()
     }
     this.abort()
-    await Promise.all([...this.#running.keys()].map((session) => session.ended))
+    await Promise.all([...this.#running].map((session) => session.ended))
     await this.#transport.close()
     for (const subscription of this.#subscriptions) subscription?.unsubscribe()
     this.#connections.complete()
@@ -159,32 +163,27 @@ export class Interception implements AsyncDisposable {
   ): Promise<Session> => {
     this.#undecided.delete(connection)
     const session = new Session(connection, verdict, plugin)
-    const abort = new AbortController()
-    this.#running.set(session, abort)
+    this.#running.add(session)
     void session.ended.then(() => this.#running.delete(session))
     connection.became(session)
     this.#sessions.next(session)
     if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
-    else await this.#carry(session, verdict, abort)
+    else await this.#carry(session, verdict)
     return session
   }
 
-  async #carry(
-    session: Session,
-    verdict: Exclude<Verdict, { kind: 'drop' }>,
-    abort: AbortController,
-  ): Promise<void> {
-    const { connection } = session
+  async #carry(session: Session, verdict: Exclude<Verdict, { kind: 'drop' }>): Promise<void> {
+    const { connection, closing } = session
     let upstream: Duplex | undefined
     let transforms: Transforms | undefined
     try {
-      upstream = await this.#connect(connection, verdict, abort)
+      upstream = await this.#connect(connection, verdict, closing)
       transforms = verdict.transform?.(connection)
     } catch (cause) {
       connection.socket.resetAndDestroy()
       if (upstream !== undefined) reset(upstream)
       const error = cause instanceof Error ? cause : new Error(String(cause))
-      session.finish(abort.signal.aborted ? { how: 'aborted' } : { how: 'failed', error })
+      session.finish(closing.aborted ? { how: 'aborted' } : { how: 'failed', error })
       return
     }
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
@@ -204,7 +203,7 @@ export class Interception implements AsyncDisposable {
           })
     if (splice !== undefined) session.joined(splice)
     const carried = typeof splice === 'object' ? splice : undefined
-    abort.signal.addEventListener('abort', () => {
+    closing.addEventListener('abort', () => {
       if (carried !== undefined && session.carried === 'splice') carried.abort({ how: 'aborted' })
       else relay?.abort({ how: 'aborted' })
     })
@@ -227,7 +226,7 @@ export class Interception implements AsyncDisposable {
   async #connect(
     connection: Connection,
     verdict: Exclude<Verdict, { kind: 'drop' }>,
-    abort: AbortController,
+    closing: AbortSignal,
   ): Promise<Duplex> {
     const { connectMs } = this.limits
     const late = new AbortController()
@@ -242,8 +241,8 @@ export class Interception implements AsyncDisposable {
       late.abort()
       reject(new TproxyError('E_STATE', 'closing'))
     }
-    abort.signal.addEventListener('abort', aborted)
-    if (abort.signal.aborted) aborted()
+    closing.addEventListener('abort', aborted)
+    if (closing.aborted) aborted()
     const attempt =
       verdict.kind === 'via'
         ? this.#connectVia(connection, verdict, late.signal)
@@ -257,7 +256,7 @@ export class Interception implements AsyncDisposable {
       return await Promise.race([attempt, given])
     } finally {
       clearTimeout(timer)
-      abort.signal.removeEventListener('abort', aborted)
+      closing.removeEventListener('abort', aborted)
     }
   }
 

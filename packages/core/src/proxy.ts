@@ -100,6 +100,11 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.adopted
   }
 
+  /** Sessions that last, the oldest first. */
+  get running(): ReadonlySet<Session> {
+    return this.#interception.running
+  }
+
   /** How many sessions last by who carries them. */
   get carried(): { readonly splice: number; readonly relay: number } {
     return this.#interception.carried

@@ -8,6 +8,7 @@ import type { Settings } from '../settings.ts'
 import { describeShadows } from '../shadows.ts'
 import { statusOf } from '../status.ts'
 import { type Answer, serve } from './server.ts'
+import { closeSession, snapshots } from './sessions.ts'
 
 /** What can be told to a proxy that runs. */
 export interface Attendance extends AsyncDisposable {
@@ -42,6 +43,10 @@ export async function attend(
         return of(judge(rules, request.packet))
       case 'reload':
         return from(reload({ reset: request.reset }))
+      case 'sessions':
+        return snapshots(proxy, request.intervalMs)
+      case 'close':
+        return from(closeSession(proxy, request.id))
       default:
         throw new Error(`unknown request ${JSON.stringify(request)}`)
     }
