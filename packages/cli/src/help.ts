@@ -2,7 +2,7 @@ export const help: string = `Usage: tproxy-run [OPTION…] [--] COMMAND [ARGUMEN
        tproxy-run [OPTION…] --interface NAME
        tproxy-run --config FILE [OPTION…] [[--] COMMAND [ARGUMENT…]]
        tproxy-run rules [--watch] | rules check FILE | rules explain PROTO SRC[:PORT] DST[:PORT]
-       tproxy-run status | reload [--reset] | doctor | clean
+       tproxy-run top | status | reload [--reset] | doctor | clean
 
 Sends the TCP connections of one command, or of all programs on this host, through a proxy of your
 choice, whether they know of proxies or not.
@@ -56,10 +56,13 @@ The command
 What is shown
   -v, --verbose            every connection        -q, --quiet   only what makes us fail
       --json               one event a line: on stderr with a command, else on stdout
+      --metrics ADDRESS    for Prometheus, at http://HOST:PORT/metrics, or unix:PATH; default: nowhere
   -h, --help               this                    -V, --version
 
 The one that runs (--pid N, where several do)
   tproxy-run status        how many connections it has, in the kernel and relayed; --json: for programs
+  tproxy-run top           its connections, live: --sort KEY (down), --interval T (1s), --count N; without a
+                           terminal, or with --json, one line of JSON each time
   tproxy-run rules         what each rule counted; --watch: every second, --json: for programs
   tproxy-run rules explain tcp 192.0.2.1 203.0.113.10:443 --uid 1000
                            which rule wins and why; also --gid, --cgroup, --process, --interface, --mark, --dscp.

@@ -11,6 +11,7 @@ import {
   rulesFlags,
   statusFlags,
 } from './rules/invocation.ts'
+import { parseTop, type TopForm, topFlags } from './top/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =
@@ -19,6 +20,7 @@ export type Invocation =
   | { readonly form: 'doctor'; readonly options: Options }
   | { readonly form: 'clean'; readonly options: Options }
   | RulesForm
+  | TopForm
   | InterfaceForm
   | CommandForm
 
@@ -48,6 +50,7 @@ const subcommands: Readonly<Record<string, Flags>> = {
   rules: rulesFlags,
   reload: reloadFlags,
   status: statusFlags,
+  top: topFlags,
 }
 const seeHelp = 'see tproxy-run --help'
 
@@ -89,6 +92,7 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   if (name === 'rules') return parseRules(words, given)
   if (name === 'reload') return parseReload(words, given)
   if (name === 'status') return parseStatus(words, given)
+  if (name === 'top') return parseTop(words, given)
   if (words.length > 0)
     throw new TproxyError('E_OPTION', `${name} takes no arguments`, {
       hint: `to run a program of that name: tproxy-run -- ${name} …`,

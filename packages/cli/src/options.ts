@@ -6,6 +6,7 @@ import {
   TproxyError,
 } from '@tproxy/core'
 import type { Given } from './invocation.ts'
+import { type MetricsAddress, metricsForm, parseMetricsAddress } from './metrics/address.ts'
 import { durationForm, parseDuration } from './quantities.ts'
 
 /** Options, as util.parseArgs wants them. */
@@ -22,6 +23,7 @@ export const flags: Flags = {
   keep: { type: 'boolean' },
   names: { type: 'boolean' },
   fastpath: { type: 'string' },
+  metrics: { type: 'string' },
   interface: { type: 'string', short: 'i' },
   user: { type: 'string', short: 'u' },
   json: { type: 'boolean' },
@@ -57,6 +59,8 @@ export interface Options {
   readonly keep: boolean
   readonly names: boolean
   readonly fastpath: FastpathMode | undefined
+  /** Where metrics are served; undefined: nowhere. */
+  readonly metrics: MetricsAddress | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -81,6 +85,9 @@ export function readOptions(given: readonly Given[]): Options {
   const fastpath = last('fastpath')
   if (fastpath !== undefined && fastpath !== 'to-proxy' && fastpath !== 'both' && fastpath !== 'off')
     throw new TproxyError('E_OPTION', `--fastpath is "${fastpath}"`, { hint: 'to-proxy, both or off' })
+  const metrics = last('metrics')
+  if (metrics !== undefined && parseMetricsAddress(metrics) === undefined)
+    throw new TproxyError('E_OPTION', `--metrics is "${metrics}"`, { hint: metricsForm })
   return {
     config: last('config'),
     plugins: all('plugin').map(pluginChoice),
@@ -92,6 +99,7 @@ export function readOptions(given: readonly Given[]): Options {
     keep: has('keep'),
     names: has('names'),
     fastpath,
+    metrics: metrics === undefined ? undefined : parseMetricsAddress(metrics),
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

@@ -2,6 +2,7 @@ import { TproxyError, TransparentProxy } from '@tproxy/core'
 import { attend } from './control/attend.ts'
 import type { Ending } from './ending.ts'
 import type { InterfaceForm } from './invocation.ts'
+import { serveMetrics } from './metrics/serve.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
@@ -40,6 +41,7 @@ export async function runInterface(
     interfaces: settings.interfaces,
   })
   follow(proxy, report)
+  await using _metrics = settings.metrics && (await serveMetrics(proxy, settings.metrics))
   {
     await using attendance = await attend(proxy, { options, settings, report })
     report.ready(readiness(settings, { plugins, cgroup: undefined }, proxy))

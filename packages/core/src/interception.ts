@@ -74,6 +74,14 @@ export class Interception implements AsyncDisposable {
     return this.#transport.fastpath ?? { mode: 'off' }
   }
 
+  /**
+   * What the kernel counted so far: packets, or connections of the fastpath, by program (`steering`, `splice`, `fastpath`) and
+   * by the reasons of contract.h.
+   */
+  counters(): Readonly<Record<string, Readonly<Record<string, bigint>>>> {
+    return this.#transport.counters?.() ?? {}
+  }
+
   /** How many sessions last. */
   get active(): number {
     return this.#running.size

@@ -115,6 +115,14 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.fastpath
   }
 
+  /**
+   * What the kernel counted so far: packets, or connections of the fastpath, by program (`steering`, `splice`, `fastpath`) and
+   * by the reasons of contract.h.
+   */
+  counters(): Readonly<Record<string, Readonly<Record<string, bigint>>>> {
+    return this.#interception.counters()
+  }
+
   /** How many sessions last. */
   get active(): number {
     return this.#interception.active

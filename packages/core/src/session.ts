@@ -53,6 +53,11 @@ export class Session {
     return this.verdict.kind === 'via' ? this.verdict.upstream.name : undefined
   }
 
+  /** Milliseconds from acceptance to the verdict. */
+  get decisionMs(): number {
+    return this.#started - this.connection.acceptedMs
+  }
+
   /** Payload so far. `sent` went from the program to its destination, `received` came back. */
   get bytes(): { readonly sent: number; readonly received: number } {
     const { sent, received } = this.#splice?.bytes ?? this.relayed

@@ -89,6 +89,8 @@ export interface Transport {
   /** What earlier processes have left to the kernel, and this one takes care of. */
   readonly adopted?: readonly Adopted[]
   readonly fastpath?: FastpathState
+  /** Packets by program and by what became of them there, so far. */
+  counters?(): Readonly<Record<string, Readonly<Record<string, bigint>>>>
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

@@ -108,7 +108,8 @@ export function parseRules([to, ...words]: readonly string[], given: readonly Gi
   }
 }
 
-function common(given: readonly Given[]): { json: boolean; pid?: number } {
+/** What goes with all of them. Throws `E_OPTION`. */
+export function common(given: readonly Given[]): { json: boolean; pid?: number } {
   const pid = given.findLast(({ name }) => name === 'pid')?.value
   if (pid !== undefined && !/^\d+$/.test(pid)) throw new TproxyError('E_OPTION', `--pid is "${pid}"`)
   return { json: given.some(({ name }) => name === 'json'), ...(pid !== undefined && { pid: Number(pid) }) }
