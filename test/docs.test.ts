@@ -61,6 +61,7 @@ async function follow(page: string, folder: string): Promise<void> {
     if (language === 'sh') output = await run(folder, text)
     if (language === 'text') expectLines(output, text)
   }
+  if (!blocks(page).some(({ file }) => file.endsWith('.ts'))) return
   const options =
     '--noEmit --strict --target es2025 --module nodenext --types node --allowImportingTsExtensions'
   await run(folder, `tsc ${options} --ignoreConfig *.ts`)
@@ -93,6 +94,12 @@ test.each(['index.ts', 'index.test.ts', 'package.json'])(
     else expect(shown).toBe(own)
   },
 )
+
+test('docs/observe.md does what it says', async () => {
+  const folder = `${directory}/observe`
+  mkdirSync(folder)
+  await follow('observe.md', folder)
+}, 60_000)
 
 test('docs/embedding.md does what it says', async () => {
   const folder = `${directory}/embedding`
