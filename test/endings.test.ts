@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Dial, dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
-import { addresses, type ProxyProgramOptions, World } from './rig/world.ts'
+import { addresses, memory, type ProxyProgramOptions, World } from './rig/world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -130,6 +130,38 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       // The program itself does not ask.
       expect([sockets.trim().split('\n').length, ours.length]).toEqual([3, 2])
       expect(await held.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
+    }))
+
+  test('a program that is killed in relayed downloads ends them: nobody goes on receiving', () =>
+    withProxy({ carry: 'relay' }, async (proxy) => {
+      await using endless = world.internet.spawn('python3', [
+        '-uc',
+        `
+import socket, threading
+def speak(s):
+  try:
+    while True: s.sendall(bytes(1 << 16))
+  except OSError: pass
+listener = socket.create_server(('::', 2009), family=socket.AF_INET6, dualstack_ipv6=True)
+print('ready')
+while True: threading.Thread(target=speak, args=(listener.accept()[0],), daemon=True).start()`,
+      ])
+      await endless.until(({ stdout }) => stdout.includes('ready'), 'a server')
+      const before = (await memory(world.client, proxy.pid)).fds
+      await using program = world.client.spawn('python3', [
+        '-c',
+        `
+import select, socket
+sockets = [socket.create_connection(('${addresses[family].origin}', 2009)) for _ in range(16)]
+while True:
+  for s in select.select(sockets, [], [])[0]: s.recv(1 << 20)`,
+      ])
+      const open = async () => (await memory(world.client, proxy.pid)).fds
+      await expect.poll(open, { timeout: 5000 }).toBe(before + 32)
+      await sleep(200)
+      program.kill('SIGKILL')
+      await expect.poll(open, { timeout: 3000 }).toBe(before)
+      expect(await world.internet.sh('ss -Htn state connected sport = :2009')).toBe('')
     }))
 
   test('a drop is a reset, or an ordinary end where the plugin wants it so; others go on', () =>

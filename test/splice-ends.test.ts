@@ -13,7 +13,7 @@ beforeAll(async () => {
   await fixture('client')
   world = await World.create()
   proxy = await world.proxy({ interfaces: ['wan0'] })
-  // An echo server with a small window, which takes its time and once rests for a second.
+  // An echo server with a small window, which takes its time and twice rests for half a second.
   slow = world.internet.spawn('python3', [
     '-uc',
     `
@@ -23,7 +23,7 @@ def echo(peer):
     data = peer.recv(65536)
     if not data: break
     peer.sendall(data)
-    time.sleep(1 if turn == 40 else 0.005)
+    time.sleep(0.5 if turn in (5, 30) else 0.005)
 listener = socket.socket(socket.AF_INET6)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
 listener.bind(('::', 2007))

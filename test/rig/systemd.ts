@@ -19,7 +19,9 @@ mkdir /run/etc && cp -a /etc/. /run/etc && mount --bind /run/etc /etc
 mount -t tmpfs tmpfs /var/log
 # It makes links there, and device nodes work on a read-only mount.
 mount --rbind /dev /dev && mount -o remount,bind,ro /dev
-mount -t tmpfs tmpfs /usr/local/bin && ln -s "$0/tproxy-run" /usr/local/bin
+# Not where it is: the service does not see /tmp and /home.
+mount -t tmpfs tmpfs /opt && mkdir /opt/tproxy && mount --bind "$0" /opt/tproxy
+mount -t tmpfs tmpfs /usr/local/bin && ln -s /opt/tproxy/tproxy-run /usr/local/bin
 rm -rf /etc/systemd/system/* /etc/tproxy
 for target in ${targets.join(' ')}; do
   printf '[Unit]\\nDefaultDependencies=no\\n' >/etc/systemd/system/$target.target

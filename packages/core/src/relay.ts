@@ -21,7 +21,9 @@ export interface RelayOptions {
 /** Ends a stream at once, with a TCP reset where it is a socket. */
 export function reset(stream: Duplex): void {
   // A TLSSocket has no descriptor of its own: resetAndDestroy throws ERR_INVALID_HANDLE_TYPE (Node 24).
-  if (stream instanceof Socket && !(stream instanceof TLSSocket)) stream.resetAndDestroy()
+  // Nor does libuv reset while the end waits for bytes before it (EINVAL, and no close), which closing then does.
+  const ending = stream.writableEnded && !stream.writableFinished
+  if (stream instanceof Socket && !(stream instanceof TLSSocket) && !ending) stream.resetAndDestroy()
   else stream.destroy(new Error('reset'))
 }
 
