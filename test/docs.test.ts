@@ -108,6 +108,12 @@ test.each(['index.ts', 'index.test.ts', 'package.json'])(
   },
 )
 
+test('docs/observe.md does what it says', async () => {
+  const folder = `${directory}/observe`
+  mkdirSync(folder)
+  await follow('observe.md', folder)
+}, 60_000)
+
 test('docs/embedding.md does what it says', async () => {
   const folder = `${directory}/embedding`
   mkdirSync(folder)

@@ -36,7 +36,7 @@ struct request {
 	uint32_t size;
 };
 
-/* Of a period that no block or message divides, so that what is lost, doubled or moved shows. */
+/* Each block is another part of it, so that what is lost, doubled or moved shows. */
 static unsigned char pattern[BLOCK + 65536];
 
 static void fill_pattern(void)

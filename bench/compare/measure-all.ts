@@ -11,7 +11,7 @@ export interface Plan {
   readonly quick: boolean
   readonly rounds: number
   readonly roundMs: number
-  /** When no further workload begins. */
+  /** When no further traffic begins; connections are held for three more at most. */
   readonly minutes: number
   readonly workloads?: readonly Workload[]
   /** How many connections to hold. None: neither memory nor start-up is measured. */
@@ -83,6 +83,7 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
     for (const count of plan.held)
       for (const it of idle)
         try {
+          if (minutes() > plan.minutes + 3) throw new Error('not measured, the time was over')
           held = [...held, await hold(it, count)]
         } catch (error) {
           note(`${it.side.name}, ${count} connections: ${reason(error)}`)

@@ -16,6 +16,7 @@ import {
   readLeg,
   readPairEvent,
   type Settings,
+  SpliceCounter,
   settingsSize,
   writeArming,
   writeDevice,
@@ -168,6 +169,11 @@ export class Splicing implements Disposable {
     return watchRingBuffer('watch the pairs', this.#object.map('pair_events'), (bytes) =>
       changed(readPairEvent(bytes)),
     )
+  }
+
+  /** Packets by what became of them; see `enum splice_counter` in contract.h. */
+  counters(): Record<keyof typeof SpliceCounter, bigint> {
+    return this.#object.counters('splice_counters', SpliceCounter) as ReturnType<Splicing['counters']>
   }
 
   /** Detaches everything that is not pinned, and unloads. */

@@ -4,6 +4,7 @@ import { type CheckForm, parseCheck } from './check/invocation.ts'
 import { type Shell, shells, subcommands } from './manual/commands.ts'
 import { type Flags, flags, type Options, readOptions } from './options.ts'
 import { parseReload, parseRules, parseStatus, type RulesForm } from './rules/invocation.ts'
+import { parseTop, type TopForm } from './top/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =
@@ -14,6 +15,7 @@ export type Invocation =
   | CheckForm
   | { readonly form: 'completion'; readonly shell: Shell }
   | RulesForm
+  | TopForm
   | InterfaceForm
   | CommandForm
 
@@ -78,6 +80,7 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   if (name === 'rules') return parseRules(words, given)
   if (name === 'reload') return parseReload(words, given)
   if (name === 'status') return parseStatus(words, given)
+  if (name === 'top') return parseTop(words, given)
   if (words.length > 0)
     throw new TproxyError('E_OPTION', `${name} takes no arguments`, {
       hint: `to run a program of that name: tproxy-run -- ${name} …`,

@@ -57,6 +57,8 @@ async function run(invocation: Invocation): Promise<Ending> {
       return rules(invocation)
     case 'status':
       return (await import('./status.ts')).showStatus(invocation)
+    case 'top':
+      return Promise.race([(await import('./top/top.ts')).top(invocation), fatal])
     case 'reload':
       return (await import('./rules/reload.ts')).reload(invocation)
     default:

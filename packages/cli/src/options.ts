@@ -6,6 +6,7 @@ import {
   TproxyError,
 } from '@tproxy/core'
 import type { Given } from './invocation.ts'
+import { type MetricsAddress, metricsForm, parseMetricsAddress } from './metrics/address.ts'
 import { durationForm, parseDuration } from './quantities.ts'
 
 /** An option: as util.parseArgs wants it, and what help, manual and completion say of it. */
@@ -128,6 +129,11 @@ export const sections: Readonly<Record<string, Flags>> = {
     verbose: { type: 'boolean', short: 'v', says: 'every connection' },
     quiet: { type: 'boolean', short: 'q', says: 'only what makes us fail' },
     json: { type: 'boolean', says: 'one event a line: on stderr with a command, else on stdout' },
+    metrics: {
+      type: 'string',
+      value: 'ADDRESS',
+      says: 'for Prometheus, at http://HOST:PORT/metrics, or unix:PATH; default: nowhere',
+    },
     ...selfFlags,
   },
 }
@@ -155,6 +161,8 @@ export interface Options {
   readonly keep: boolean
   readonly names: boolean
   readonly fastpath: FastpathMode | undefined
+  /** Where metrics are served; undefined: nowhere. */
+  readonly metrics: MetricsAddress | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly json: boolean
@@ -179,6 +187,9 @@ export function readOptions(given: readonly Given[]): Options {
   const fastpath = last('fastpath')
   if (fastpath !== undefined && fastpath !== 'to-proxy' && fastpath !== 'both' && fastpath !== 'off')
     throw new TproxyError('E_OPTION', `--fastpath is "${fastpath}"`, { hint: 'to-proxy, both or off' })
+  const metrics = last('metrics')
+  if (metrics !== undefined && parseMetricsAddress(metrics) === undefined)
+    throw new TproxyError('E_OPTION', `--metrics is "${metrics}"`, { hint: metricsForm })
   return {
     config: last('config'),
     plugins: all('plugin').map(pluginChoice),
@@ -190,6 +201,7 @@ export function readOptions(given: readonly Given[]): Options {
     keep: has('keep'),
     names: has('names'),
     fastpath,
+    metrics: metrics === undefined ? undefined : parseMetricsAddress(metrics),
     interfaces: has('interface') ? interfaceSelection(all('interface')) : undefined,
     user: last('user'),
     json: has('json'),

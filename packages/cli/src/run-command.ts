@@ -5,6 +5,7 @@ import { findExecutable, findTool } from './executable.ts'
 import type { CommandForm } from './invocation.ts'
 import { invoker } from './invoker.ts'
 import { launch } from './launch.ts'
+import { serveMetrics } from './metrics/serve.ts'
 import { complain } from './output.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
@@ -45,6 +46,7 @@ export async function runCommand(
   await using undo = new AsyncDisposableStack()
   const { cgroup, proxy } = await intercept(settings, plugins, undo)
   follow(proxy, report)
+  if (settings.metrics !== undefined) undo.use(await serveMetrics(proxy, settings.metrics))
   undo.use(await attend(proxy, { options, settings, plugins, report }))
   report.ready(readiness(settings, { plugins, cgroup: cgroup.path }, proxy))
   if (early !== undefined) return { signal: early }

@@ -3,6 +3,7 @@ import { attend } from './control/attend.ts'
 import type { Ending } from './ending.ts'
 import type { InterfaceForm } from './invocation.ts'
 import { readyLine, unstyled } from './lines.ts'
+import { serveMetrics } from './metrics/serve.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
@@ -43,6 +44,7 @@ export async function runInterface(
     interfaces: settings.interfaces,
   })
   follow(proxy, report)
+  await using _metrics = settings.metrics && (await serveMetrics(proxy, settings.metrics))
   {
     await using attendance = await attend(proxy, { options, settings, plugins, report, service })
     const ready = readiness(settings, { plugins, cgroup: undefined }, proxy)

@@ -1,5 +1,6 @@
 import type { Action, FastpathMode, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
+import { type MetricsAddress, parseMetricsAddress } from './metrics/address.ts'
 import { defined, interfaceSelection, type Options, type PluginChoice, pluginChoice } from './options.ts'
 import { Problems } from './problems.ts'
 import { parseDuration } from './quantities.ts'
@@ -21,6 +22,8 @@ export interface Settings {
   /** Whether upstreams are told host names. */
   readonly names: boolean
   readonly fastpath: FastpathMode
+  /** Where metrics are served; undefined: nowhere. */
+  readonly metrics: MetricsAddress | undefined
   readonly interfaces: InterfaceSelection | undefined
   readonly user: string | undefined
   readonly routing: RoutingOptions
@@ -53,6 +56,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     keep: options.keep || file.keep === true,
     names: options.names || file.names === true,
     fastpath: options.fastpath ?? file.fastpath ?? 'off',
+    metrics: options.metrics ?? (file.metrics === undefined ? undefined : parseMetricsAddress(file.metrics)),
     interfaces:
       options.interfaces ??
       (file.interfaces === undefined ? undefined : interfaceSelection([file.interfaces].flat())),

@@ -3,6 +3,7 @@ import { askOnce } from './control/client.ts'
 import type { Status } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
+import { printable } from './scrub.ts'
 
 /** What a running tproxy-run says of itself. */
 export function statusOf({ carried, adopted, memories, fastpath, rules }: TransparentProxy): Status {
@@ -55,5 +56,5 @@ export function describeStatus({
 
 function describeFastpath({ mode, problem, redirected }: Status['fastpath']): string {
   if (redirected !== undefined) return `${mode}, ${redirected} messages`
-  return problem === undefined ? mode : `${mode}: ${problem}`
+  return problem === undefined ? mode : `${mode}: ${printable(problem)}`
 }

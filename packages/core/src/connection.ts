@@ -37,6 +37,8 @@ export class Connection {
   /** Name of the plugin that this rule wants to be asked, and no other. */
   readonly via: string | undefined
   readonly acceptedAt: Date = new Date()
+  /** @internal On the clock that durations are measured by. */
+  readonly acceptedMs: number = performance.now()
   /** @internal */
   accepted: Accepted
   readonly #settler: Settler

@@ -37,7 +37,7 @@ export class Interception implements AsyncDisposable {
   readonly #sessions = new Subject<Session>()
   readonly #warnings = new Subject<string>()
   readonly #undecided = new Set<Connection>()
-  readonly #running = new Map<Session, AbortController>()
+  readonly #running = new Set<Session>()
   readonly #subscriptions: (Subscription | undefined)[]
   #lastId = 0
   #closing: Promise<void> | undefined
@@ -54,8 +54,7 @@ export class Interception implements AsyncDisposable {
       transport.accepted.subscribe((accepted) => this.#hold(accepted)),
       transport.warnings?.subscribe(this.#warnings),
       transport.outdated?.subscribe((isOutdated) => {
-        for (const [session, abort] of this.#running)
-          if (isOutdated(session.connection.accepted)) abort.abort()
+        for (const session of this.#running) if (isOutdated(session.connection.accepted)) void session.close()
       }),
     ]
   }
@@ -80,15 +79,28 @@ export class Interception implements AsyncDisposable {
     return this.#transport.memories
   }
 
+  /**
+   * What the kernel counted so far: packets, or connections of the fastpath, by program (`steering`, `splice`, `fastpath`) and
+   * by the reasons of contract.h.
+   */
+  counters(): Readonly<Record<string, Readonly<Record<string, bigint>>>> {
+    return this.#transport.counters?.() ?? {}
+  }
+
   /** How many sessions last. */
   get active(): number {
     return this.#running.size
   }
 
+  /** Sessions that last, the oldest first. */
+  get running(): ReadonlySet<Session> {
+    return this.#running
+  }
+
   /** How many sessions last by who carries them: the kernel, or this process, also those not yet connected. */
   get carried(): { readonly splice: number; readonly relay: number } {
     let splice = 0
-    for (const session of this.#running.keys()) if (session.carried === 'splice') splice++
+    for (const session of this.#running) if (session.carried === 'splice') splice++
     return { splice, relay: this.#running.size - splice }
   }
 
@@ -109,7 +121,7 @@ export class Interception implements AsyncDisposable {
   /** Resets all sessions now, such as when a second signal says not to wait. */
   abort(): void {
     for (const connection of this.#undecided) connection.reset()
-    for (const running of this.#running.values()) running.abort()
+    for (const session of this.#running) void session.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -118,17 +130,17 @@ export class Interception implements AsyncDisposable {
 
   async #close(drainMs: number): Promise<void> {
     this.#transport.stop()
-    for (const session of this.#running.keys()) session.leave()
-    const ended = Promise.all([...this.#running.keys()].map((session) => session.ended))
+    for (const session of this.#running) session.leave()
+    const ended = Promise.all([...this.#running].map((session) => session.ended))
     if (this.#undecided.size + this.#running.size > 0 && drainMs > 0) {
       const { promise: deadline, resolve } = Promise.withResolvers<void>()
       const timer = setTimeout(resolve, drainMs)
       await Promise.race([ended, deadline])
       clearTimeout(timer)
-      for (const session of this.#running.keys()) session.leave()
+      for (const session of this.#running) session.leave()
     }
     this.abort()
-    await Promise.all([...this.#running.keys()].map((session) => session.ended))
+    await Promise.all([...this.#running].map((session) => session.ended))
     await this.#transport.close()
     for (const subscription of this.#subscriptions) subscription?.unsubscribe()
     this.#connections.complete()
@@ -164,14 +176,13 @@ export class Interception implements AsyncDisposable {
   ): Promise<Session> => {
     this.#undecided.delete(connection)
     const session = new Session(connection, verdict, plugin)
-    const abort = new AbortController()
-    this.#running.set(session, abort)
+    this.#running.add(session)
     void session.ended.then(() => this.#running.delete(session))
     this.#remember(session)
     connection.became(session)
     this.#sessions.next(session)
     if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
-    else await this.#carry(session, verdict, abort)
+    else await this.#carry(session, verdict)
     return session
   }
 
@@ -194,22 +205,18 @@ export class Interception implements AsyncDisposable {
     }
   }
 
-  async #carry(
-    session: Session,
-    verdict: Exclude<Verdict, { kind: 'drop' }>,
-    abort: AbortController,
-  ): Promise<void> {
-    const { connection } = session
+  async #carry(session: Session, verdict: Exclude<Verdict, { kind: 'drop' }>): Promise<void> {
+    const { connection, closing } = session
     let upstream: Duplex | undefined
     let transforms: Transforms | undefined
     try {
-      upstream = await this.#connect(connection, verdict, abort)
+      upstream = await this.#connect(connection, verdict, closing)
       transforms = verdict.transform?.(connection)
     } catch (cause) {
       connection.socket.resetAndDestroy()
       if (upstream !== undefined) reset(upstream)
       const error = cause instanceof Error ? cause : new Error(String(cause))
-      session.finish(abort.signal.aborted ? { how: 'aborted' } : { how: 'failed', error })
+      session.finish(closing.aborted ? { how: 'aborted' } : { how: 'failed', error })
       return
     }
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
@@ -231,7 +238,7 @@ export class Interception implements AsyncDisposable {
           })
     if (splice !== undefined) session.joined(splice)
     const carried = typeof splice === 'object' ? splice : undefined
-    abort.signal.addEventListener('abort', () => {
+    closing.addEventListener('abort', () => {
       if (carried !== undefined && session.carried === 'splice') carried.abort({ how: 'aborted' })
       else relay?.abort({ how: 'aborted' })
     })
@@ -254,7 +261,7 @@ export class Interception implements AsyncDisposable {
   async #connect(
     connection: Connection,
     verdict: Exclude<Verdict, { kind: 'drop' }>,
-    abort: AbortController,
+    closing: AbortSignal,
   ): Promise<Duplex> {
     const { connectMs } = this.limits
     const late = new AbortController()
@@ -269,8 +276,8 @@ export class Interception implements AsyncDisposable {
       late.abort()
       reject(new TproxyError('E_STATE', 'closing'))
     }
-    abort.signal.addEventListener('abort', aborted)
-    if (abort.signal.aborted) aborted()
+    closing.addEventListener('abort', aborted)
+    if (closing.aborted) aborted()
     const attempt =
       verdict.kind === 'via'
         ? this.#connectVia(connection, verdict, late.signal)
@@ -284,7 +291,7 @@ export class Interception implements AsyncDisposable {
       return await Promise.race([attempt, given])
     } finally {
       clearTimeout(timer)
-      abort.signal.removeEventListener('abort', aborted)
+      closing.removeEventListener('abort', aborted)
     }
   }
 

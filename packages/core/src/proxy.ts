@@ -118,6 +118,11 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.adopted
   }
 
+  /** Sessions that last, the oldest first. */
+  get running(): ReadonlySet<Session> {
+    return this.#interception.running
+  }
+
   /** How many sessions last by who carries them. */
   get carried(): { readonly splice: number; readonly relay: number } {
     return this.#interception.carried
@@ -131,6 +136,14 @@ export class TransparentProxy implements AsyncDisposable {
   /** What the kernel remembers of verdicts, see {@link Remember}; undefined for a transport that cannot. */
   get memories(): Memories | undefined {
     return this.#interception.memories
+  }
+
+  /**
+   * What the kernel counted so far: packets, or connections of the fastpath, by program (`steering`, `splice`, `fastpath`) and
+   * by the reasons of contract.h.
+   */
+  counters(): Readonly<Record<string, Readonly<Record<string, bigint>>>> {
+    return this.#interception.counters()
   }
 
   /** How many sessions last. */

@@ -11,7 +11,7 @@ export interface SessionEnd {
    * - `failed` the upstream or destination was not reached, or a plugin's transform failed; the client was reset
    * - `dropped` the verdict was to drop, or nobody decided in time
    * - `timeout` nothing moved for the idle or half-closed time
-   * - `aborted` we closed it, while shutting down
+   * - `aborted` we closed it, while shutting down or because somebody asked for it
    * - `kept` it goes on in the kernel without us (`keepSpliced`)
    */
   readonly how: 'closed' | 'reset' | 'failed' | 'dropped' | 'timeout' | 'aborted' | 'kept'
@@ -32,6 +32,7 @@ export class Session {
   /** Resolves with the session once it has ended; never rejects. */
   readonly ended: Promise<Session>
   readonly #started = performance.now()
+  readonly #closing = new AbortController()
   readonly #resolve: (session: Session) => void
   #splice: Splice | undefined
   #notSpliced: string | undefined
@@ -52,6 +53,11 @@ export class Session {
   /** Name of the upstream, for `via`. */
   get upstream(): string | undefined {
     return this.verdict.kind === 'via' ? this.verdict.upstream.name : undefined
+  }
+
+  /** Milliseconds from acceptance to the verdict. */
+  get decisionMs(): number {
+    return this.#started - this.connection.acceptedMs
   }
 
   /** Payload so far. `sent` went from the program to its destination, `received` came back. */
@@ -83,6 +89,17 @@ export class Session {
   /** Milliseconds since the verdict, until now or the end. */
   get durationMs(): number {
     return this.#durationMs ?? performance.now() - this.#started
+  }
+
+  /** Resets both sides. Resolves with the session once it has ended; idempotent, and never rejects. */
+  close(): Promise<Session> {
+    this.#closing.abort()
+    return this.ended
+  }
+
+  /** @internal Says that somebody wants it closed. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
   }
 
   /** @internal */

@@ -109,6 +109,8 @@ export interface Transport {
   readonly fastpath?: FastpathState
   /** What `Accepted.remember` brought about. */
   readonly memories?: Memories
+  /** Packets by program and by what became of them there, so far. */
+  counters?(): Readonly<Record<string, Readonly<Record<string, bigint>>>>
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

@@ -1,5 +1,6 @@
 import { type Action, type Criteria, contradiction, type FastpathMode, misfit, type Rule } from '@tproxy/core'
 import { z } from 'zod'
+import { metricsForm, parseMetricsAddress } from '../metrics/address.ts'
 import { durationForm, parseDuration } from '../quantities.ts'
 
 /** What a configuration file says. Its keys are the command line's options, but for the two defaults. */
@@ -13,6 +14,7 @@ export interface ConfigFile {
   readonly keep?: boolean | undefined
   readonly names?: boolean | undefined
   readonly fastpath?: FastpathMode | undefined
+  readonly metrics?: string | undefined
   readonly 'connect-timeout'?: string | number | undefined
   readonly 'idle-timeout'?: string | number | undefined
   readonly 'drain-timeout'?: string | number | undefined
@@ -158,6 +160,11 @@ const schema = z.strictObject(
       .enum(['to-proxy', 'both', 'off'], { error: 'to-proxy, both or off' })
       .optional()
       .describe('Whose reads skip the network stack where the process carries bytes; off unless it is given'),
+    metrics: z
+      .string({ error: metricsForm })
+      .refine((value) => parseMetricsAddress(value) !== undefined, { error: metricsForm })
+      .optional()
+      .describe('Where Prometheus finds metrics: HOST:PORT or unix:PATH; nowhere unless it is given'),
     'connect-timeout': duration.describe('30s unless it is given'),
     'idle-timeout': duration.describe('2h unless it is given'),
     'drain-timeout': duration.describe('5s unless it is given'),

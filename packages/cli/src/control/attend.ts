@@ -5,6 +5,7 @@ import { judge, stateOf } from '../rules/state.ts'
 import { describeShadows } from '../shadows.ts'
 import { statusOf } from '../status.ts'
 import { type Answer, serve } from './server.ts'
+import { closeSession, snapshots } from './sessions.ts'
 
 /** What can be told to a proxy that runs. */
 export interface Attendance extends AsyncDisposable {
@@ -36,6 +37,10 @@ export async function attend(proxy: TransparentProxy, given: Occasion): Promise<
         return of(judge(rules, request.packet, proxy.memories?.list()))
       case 'reload':
         return from(reload({ reset: request.reset }))
+      case 'sessions':
+        return snapshots(proxy, request.intervalMs)
+      case 'close':
+        return from(closeSession(proxy, request.id))
       default:
         throw new Error(`unknown request ${JSON.stringify(request)}`)
     }

@@ -1,4 +1,4 @@
-import type { Action, FastpathMode, Packet, Shadow } from '@tproxy/core'
+import type { Action, FastpathMode, Packet, ProcessInfo, Shadow } from '@tproxy/core'
 
 /** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
 export type Request =
@@ -8,6 +8,10 @@ export type Request =
   | { readonly request: 'watch' }
   | { readonly request: 'explain'; readonly packet: Packet }
   | { readonly request: 'reload'; readonly reset: boolean }
+  /** {@link Sessions}, at once and at every interval, of at least 100 ms. */
+  | { readonly request: 'sessions'; readonly intervalMs: number }
+  /** Resets a connection; answers how it ended. */
+  | { readonly request: 'close'; readonly id: SessionRow['id'] }
 
 /** How a tproxy-run is doing. */
 export interface Status {
@@ -30,6 +34,40 @@ export interface Status {
   readonly rules: number
   /** Of this process, in bytes. */
   readonly memory: number
+}
+
+/** The connections that last. */
+export interface Sessions {
+  /** When this was so, in milliseconds on the clock of the process. */
+  readonly atMs: number
+  /** How many there are; listed are the newest 1000. */
+  readonly total: number
+  readonly sessions: readonly SessionRow[]
+}
+
+export interface SessionRow {
+  /** As in events; `a` and a number for those that an earlier process left to the kernel. */
+  readonly id: number | `a${number}`
+  readonly source: Place
+  readonly destination: Place
+  /** The host name that the program speaks of, where somebody looked. */
+  readonly name?: string | undefined
+  readonly process?: ProcessInfo | undefined
+  readonly interface?: string | undefined
+  readonly rule?: number | undefined
+  readonly verdict: 'direct' | 'via' | 'drop'
+  readonly plugin?: string | undefined
+  readonly upstream?: string | undefined
+  readonly carried: 'splice' | 'relay'
+  readonly notSpliced?: string | undefined
+  readonly bytes: { readonly sent: number; readonly received: number }
+  /** Since the verdict; unknown for those of an earlier process. */
+  readonly durationMs?: number | undefined
+}
+
+interface Place {
+  readonly address: string
+  readonly port: number
 }
 
 /** A line of the answer. */

@@ -1,5 +1,6 @@
 import { answerFlags, type Completion, type Flags, flags, selfFlags } from '../options.ts'
 import { reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
+import { topFlags } from '../top/invocation.ts'
 
 /** A word in place of the command, with which something else is done. */
 export interface Subcommand {
@@ -18,6 +19,12 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
   status: {
     flags: statusFlags,
     forms: { status: 'how many connections the one that runs has, in the kernel and relayed' },
+  },
+  top: {
+    flags: topFlags,
+    forms: {
+      top: 'its connections, live: --sort KEY (down), --interval T (1s), --count N; without a terminal, or with --json, one line of JSON each time',
+    },
   },
   rules: {
     flags: rulesFlags,

@@ -71,13 +71,13 @@ export const statusFlags: Flags = { pid, ...answerFlags }
 export function parseReload(words: readonly string[], given: readonly Given[]): RulesForm {
   if (words.length > 0) throw new TproxyError('E_OPTION', 'reload takes no arguments')
   const reset = given.some(({ name }) => name === 'reset')
-  return { form: 'reload', reset, ...asked(given) }
+  return { form: 'reload', reset, ...common(given) }
 }
 
 /** Throws `E_OPTION`. */
 export function parseStatus(words: readonly string[], given: readonly Given[]): RulesForm {
   if (words.length > 0) throw new TproxyError('E_OPTION', 'status takes no arguments')
-  return { form: 'status', ...asked(given) }
+  return { form: 'status', ...common(given) }
 }
 
 /** Throws `E_OPTION`. */
@@ -93,14 +93,14 @@ export function parseRules([to, ...words]: readonly string[], given: readonly Gi
   }
   if (to === undefined) {
     only('watch', 'pid')
-    return { form: 'rules', to: 'show', watch: given.some(({ name }) => name === 'watch'), ...asked(given) }
+    return { form: 'rules', to: 'show', watch: given.some(({ name }) => name === 'watch'), ...common(given) }
   }
   if (to === 'check') {
     only()
     const [file, ...rest] = words
     if (file === undefined || rest.length > 0)
       throw new TproxyError('E_OPTION', 'rules check needs one file', { hint: 'of rules, or a .yaml' })
-    return { form: 'rules', to, file, json: asked(given).json }
+    return { form: 'rules', to, file, json: common(given).json }
   }
   if (to !== 'explain')
     throw new TproxyError('E_OPTION', `rules ${to}: there is no such command`, {
@@ -118,11 +118,12 @@ export function parseRules([to, ...words]: readonly string[], given: readonly Gi
     to,
     packet: parsePacket(words, Object.fromEntries(fields.map((field) => [field, value(field)]))),
     files: offline ? { config: file, rules: sources } : undefined,
-    ...asked(given),
+    ...common(given),
   }
 }
 
-function asked(given: readonly Given[]): { json: boolean; pid?: number } {
+/** What goes with all of them. Throws `E_OPTION`. */
+export function common(given: readonly Given[]): { json: boolean; pid?: number } {
   const pid = given.findLast(({ name }) => name === 'pid')?.value
   if (pid !== undefined && !/^\d+$/.test(pid)) throw new TproxyError('E_OPTION', `--pid is "${pid}"`)
   return { json: given.some(({ name }) => name === 'json'), ...(pid !== undefined && { pid: Number(pid) }) }

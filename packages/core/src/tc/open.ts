@@ -230,6 +230,11 @@ export async function openTransport(
     adopted: splicer?.adopted ?? [],
     fastpath: state,
     memories,
+    counters: () => ({
+      steering: steering.counters(),
+      ...(splicing && { splice: splicing.counters() }),
+      ...(state.counts && { fastpath: state.counts() }),
+    }),
     splice: (connection, upstream, how) => {
       const splice = splicer?.splice(connection, upstream, how) ?? unspliced
       if (typeof splice !== 'string') fastpath?.forget(keyOf(connection))
