@@ -24,27 +24,51 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(dialled).toMatchObject({ end: 'closed', received: port === 7 ? 1000 : 13 })
     // The origin sees the program's own port where nobody stands between.
     const direct = world.reached.at(-1)?.fromPort === dialled.port
-    expect(sessions(proxy).length).toBe(direct ? before : before + 1)
     if (!direct) await endFrom(proxy, dialled.port)
+    expect(sessions(proxy).length).toBe(direct ? before : before + 1)
     return !direct
   }
 
   test('a remembered verdict holds for later connections to the same port, and no plugin is asked', async () => {
     await using proxy = await proxied('remembering')
     expect(await asked(proxy)).toBe(true)
-    expect(sessions(proxy)).toMatchObject([{ remembered: true }])
+    const what = { verdict: 'direct', address: origin, port: 7, uid: 0, rule: 0 }
+    expect(sessions(proxy)).toMatchObject([{ remembered: { ...what, hits: 0 } }])
     for (let again = 0; again < 3; again++) expect(await asked(proxy)).toBe(false)
     expect(await asked(proxy, 22)).toBe(true)
-    expect(await tellRules(proxy, {})).toMatchObject({ recalled: 3 })
+    const { recalled, remembered } = await tellRules(proxy, {})
+    expect(recalled).toBe(3)
+    expect(remembered).toContainEqual({ ...what, hits: 3, until: expect.any(String) })
+    const { until } = remembered?.find(({ port }) => port === 7) ?? {}
+    expect(Date.parse(until ?? '') - Date.now()).toSatisfy((left: number) => left > 50_000 && left < 60_000)
 
     // To the millisecond, and on its own.
     expect(await asked(proxy, 22)).toBe(false)
     await sleep(500)
     expect(await asked(proxy, 22)).toBe(true)
 
-    await tellRules(proxy, { forget: true })
+    // Of that, nothing is left to see either.
+    await sleep(500)
+    expect(await tellRules(proxy, {})).toMatchObject({ remembered: [{ port: 7 }] })
+
+    await tellRules(proxy, { forget: 22 })
+    expect(await asked(proxy)).toBe(false)
+    await tellRules(proxy, { forget: 7 })
     expect(await asked(proxy)).toBe(true)
     expect(await asked(proxy)).toBe(false)
+    expect(await tellRules(proxy, { forget: 'all' })).toMatchObject({ remembered: [] })
+    expect(await asked(proxy)).toBe(true)
+  })
+
+  test('what one rule sends to a plugin says nothing of what another does', async () => {
+    await using proxy = await proxied('remembering', ['proxy tcp process client'])
+    const other = async () => {
+      const before = sessions(proxy).length
+      await world.client.sh(`exec 3<>/dev/tcp/${origin}/7; echo hi >&3; head -c 3 <&3`)
+      return sessions(proxy).length > before
+    }
+    expect([await asked(proxy), await other()]).toEqual([true, true])
+    expect([await asked(proxy), await other()]).toEqual([false, false])
   })
 
   test('other rules are a new beginning', async () => {
@@ -85,6 +109,13 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(sessions(proxy)).toHaveLength(2)
   })
 
+  test('port 0 is a port', async () => {
+    await using proxy = await proxied('remembering')
+    expect(await dial(world.client, [origin, 0], { echo: 10 })).toMatchObject({ end: 'ECONNRESET' })
+    expect(sessions(proxy)).toMatchObject([{ destination: { port: 0 } }])
+    expect(await asked(proxy)).toBe(true)
+  })
+
   test('a remembered refusal is one of the kernel', async () => {
     await using proxy = await proxied('remembering')
     const dials = async () => (await dial(world.client, [origin, 25], { echo: 10 })).end
@@ -96,7 +127,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   test('what was peeked at is not remembered, unless whatever its name', async () => {
     await using proxy = await proxied('rememberingPeeked')
     expect([await asked(proxy), await asked(proxy)]).toEqual([true, true])
-    expect(sessions(proxy)).toMatchObject([{ remembered: false }, { remembered: false }])
+    for (const session of sessions(proxy)) expect(session).not.toHaveProperty('remembered')
     expect(warnings(proxy)[0]).toMatch(/^remember the verdict for .*:7: it was peeked at/)
     const { url } = addresses[family]
     for (const before of [2, 3]) {

@@ -82,6 +82,22 @@ describe('one that runs', () => {
     expect(await stateOf(world.client)).toEqual(before)
   })
 
+  test('explains that a remembered verdict decides, and status counts what it decided', async () => {
+    write('proxy tcp dport 7')
+    const plugin = `${directory}/remembering.ts`
+    writeFileSync(plugin, "export default () => () => ({ kind: 'direct', remember: { ttl: 60_000 } })")
+    await using _program = await start('--plugin', plugin)
+    const explain = (uid: string) => json('rules', 'explain', 'tcp', client, `${origin}:7`, '--uid', uid)
+    const before = await explain('0')
+    expect(before).toMatchObject({ rule: 1, action: 'proxy' })
+    expect(before).not.toHaveProperty('remembered')
+    for (let times = 0; times < 2; times++)
+      expect(await dial(world.client, [origin, 7], { echo: 1000 })).toMatchObject({ equal: true })
+    expect(await explain('0')).toMatchObject({ rule: 1, remembered: { verdict: 'direct' } })
+    expect(await explain('5')).toEqual({ ...before, packet: expect.objectContaining({ uid: 5 }) })
+    expect(await json('status')).toMatchObject({ recalled: 1 })
+  })
+
   test('explains what then happens', async () => {
     write(
       `drop tcp dport 9 to ${origin}`,

@@ -131,3 +131,12 @@ test('an IPv6 packet with more extension headers than are legal is dropped where
   expect(await ask(['drop udp dport 1'], many)).toEqual([{ result: 'shot' }])
   expect(await ask(['direct udp dport 1'], many)).toEqual([{ result: 'next' }])
 })
+
+test('of verdicts to remember there is room for 16 384, and those of other rules do not count', async () => {
+  expect(await judge('memories', '20000')).toEqual({
+    held: expect.toSatisfy((held: number) => held > 10_000 && held <= 16_384),
+    last: true,
+    older: false,
+    after: 0,
+  })
+})

@@ -1,6 +1,6 @@
 // Runs in a host: loads the steering programs, attaches nothing, and lets them judge packets that nobody sends.
 import { readlinkSync, statSync } from 'node:fs'
-import { Steering } from '@tproxy/bpf'
+import { Action, MemoryBy, Steering } from '@tproxy/bpf'
 import { type Packet, parseRule, type RuleList } from '@tproxy/core'
 import { compile, matchRules, type Names, resolveList, systemNames } from '@tproxy/core/testing'
 import * as fc from 'fast-check'
@@ -50,6 +50,24 @@ class Judge implements Disposable {
     return { result: results[result], rule: rule < 0 ? undefined : rule }
   }
 
+  /** How many of so many verdicts the kernel remembers, whether the last is one, and what becomes of those of other rules. */
+  crowd(count: number): object {
+    const destination = Buffer.alloc(16, 2)
+    const memory = {
+      until: process.hrtime.bigint() + 10n ** 12n,
+      hits: 0n,
+      generation: this.#generation,
+      action: Action.direct,
+    }
+    const key = (uid: number) => ({ destination, uid, rule: 0, port: 80, by: MemoryBy.byDestination })
+    for (let uid = 0; uid < count; uid++) this.#steering.remember(key(uid), memory)
+    const held = this.#steering.memories()
+    const last = held.some(({ key: { uid } }) => uid === count - 1)
+    const older = this.#steering.remember(key(count), { ...memory, generation: 0 })
+    this.use({ rules: [], default: 'proxy' })
+    return { held: held.length, last, older, after: this.#steering.memories().length }
+  }
+
   [Symbol.dispose](): void {
     this.#steering.close()
   }
@@ -96,6 +114,12 @@ const commands: Record<string, (judge: Judge) => object> = {
       { numRuns: Number(process.argv[3] ?? 100) },
     )
     return { asked, matched }
+  },
+
+  /** More remembered verdicts than there is room for. */
+  memories(judge) {
+    judge.use({ rules: [], default: 'proxy' })
+    return judge.crowd(Number(process.argv[3]))
   },
 
   /** Given rules and packets, one after the other. */

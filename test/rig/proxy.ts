@@ -122,9 +122,16 @@ try {
         name,
         Number(count),
       ])
-      if (forget) proxy.memories?.forget()
-      const recalled = proxy.memories?.recalled
-      say('rules', { counts, list: proxy.rules?.list, fastpath: Object.fromEntries(fastpath), recalled })
+      if (forget === 'all') proxy.memories?.clear()
+      for (const memory of proxy.memories?.list() ?? [])
+        if (memory.port === forget) proxy.memories?.forget(memory)
+      say('rules', {
+        counts,
+        list: proxy.rules?.list,
+        fastpath: Object.fromEntries(fastpath),
+        recalled: proxy.memories?.recalled,
+        remembered: proxy.memories?.list(),
+      })
     } catch (error) {
       say('rules', { error: reason(error) })
     }

@@ -146,8 +146,8 @@ export interface RuleCommand {
   readonly rules?: readonly string[]
   readonly default?: Action
   readonly reset?: boolean
-  /** Verdicts that the kernel remembers, too. */
-  readonly forget?: boolean
+  /** Verdicts that the kernel remembers: all, or about one port. */
+  readonly forget?: 'all' | number
 }
 
 /** What it answers. */
@@ -158,6 +158,7 @@ export interface RuleAnswer {
   readonly fastpath?: Readonly<Record<string, number>>
   /** Connections that a remembered verdict decided. */
   readonly recalled?: number
+  readonly remembered?: readonly { readonly port?: number; readonly until: string }[]
 }
 
 /** Sends a line to proxy.ts, and waits for the answer. */

@@ -66,7 +66,8 @@ struct control {
 	__u32 remembers; /* the values of enum memory_by that some memory has */
 };
 
-/* What connections have in common with the one whose verdict is remembered, besides the user. */
+/* What connections have in common with the one whose verdict is remembered, besides the user and
+ * the rule. */
 enum memory_by {
 	MEMORY_BY_DESTINATION = 1, /* address and port */
 	MEMORY_BY_ADDRESS = 2,
@@ -75,17 +76,17 @@ enum memory_by {
 struct memory_key {
 	__u8 destination[16];
 	__u32 uid;
-	__be16 port; /* 0: any */
-	__u16 unused;
+	__u32 rule;  /* that sends the connections to the plugin */
+	__be16 port; /* 0 by address */
+	__u16 by;    /* enum memory_by: 0 is a port, too */
 };
 
 /* What a plugin decided about one connection, to hold for others. */
 struct memory {
 	__u64 until;	  /* ns of CLOCK_MONOTONIC */
-	__u32 rule;	  /* that sent the connection to the plugin */
-	__u32 generation; /* of that rule */
+	__u64 hits;	  /* connections that it decided */
+	__u32 generation; /* of the rule */
 	__u32 action;
-	__u32 unused;
 };
 
 /* An intercepted interface. */

@@ -104,9 +104,10 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* Verdicts of plugins that hold for later connections. Written by: the process. Read by:
- * wan_egress, for what the rules would have proxied, if control.remembers says that there are any.
- * Bounded: LIMIT_MEMORIES, least recently used first. Evicted: the plugin is asked again. */
+/* Verdicts of plugins that hold for later connections. Written by: the process; hits: wan_egress.
+ * Read by: wan_egress, for what the rules would have proxied, if control.remembers says that there
+ * are any. Bounded: LIMIT_MEMORIES, least recently used first. Evicted: the plugin is asked again.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, LIMIT_MEMORIES);

@@ -19,6 +19,7 @@
 #include "packet.h"
 #include "owner.h"
 #include "rules.h"
+#include "recall.h"
 #include "redirect.h"
 #include "reject.h"
 
@@ -190,31 +191,6 @@ static __noinline int apply(struct __sk_buff *skb, const struct verdict *verdict
 	return steer(skb, device, slot);
 }
 
-/* What the same rule's plugin decided about connections like this one, while that holds. */
-static __always_inline bool recall_by(const struct memory_key *key, struct verdict *verdict)
-{
-	const struct memory *memory = bpf_map_lookup_elem(&memories, key);
-
-	if (!memory || memory->rule != verdict->rule || memory->generation != verdict->generation ||
-	    memory->until < bpf_ktime_get_ns())
-		return false;
-	verdict->action = memory->action;
-	return true;
-}
-
-static __always_inline void recall(const struct packet *packet, const struct opened *opened,
-				   __u32 remembers, struct verdict *verdict)
-{
-	struct memory_key key = {.uid = opened->owner.uid, .port = packet->key.destination_port};
-	bool found;
-
-	__builtin_memcpy(key.destination, packet->key.destination, 16);
-	found = remembers & MEMORY_BY_DESTINATION && recall_by(&key, verdict);
-	key.port = 0;
-	if (found || (remembers & MEMORY_BY_ADDRESS && recall_by(&key, verdict)))
-		count(COUNT_REMEMBERED);
-}
-
 /* Whether a connection that the rules would have proxied can be; if not, why. */
 static __always_inline enum counter can_proxy(const struct packet *packet,
 					      const struct control *state)
@@ -342,8 +318,8 @@ int wan_egress(struct __sk_buff *skb)
 			}
 			return because(reason, NEXT);
 		}
-		if (state->remembers && opened)
-			recall(&packet, opened, state->remembers, &verdict);
+		if (opened && recall(&packet.key, opened->owner.uid, state->remembers, &verdict))
+			count(COUNT_REMEMBERED);
 	}
 	count_rule(skb, state, &verdict, packet.network);
 	if (verdict.log && packet.fragment != FRAGMENT_LATER)

@@ -123,49 +123,49 @@ export const MemoryBy = {
 export interface MemoryKey {
   destination: Uint8Array
   uid: number
+  rule: number
   port: number
-  unused: number
+  by: number
 }
-export const memoryKeySize = 24
+export const memoryKeySize = 28
 export function readMemoryKey(buffer: Buffer, at = 0): MemoryKey {
   return {
     destination: buffer.subarray(at, at + 16),
     uid: buffer.readUInt32LE(at + 16),
-    port: buffer.readUInt16BE(at + 20),
-    unused: buffer.readUInt16LE(at + 22),
+    rule: buffer.readUInt32LE(at + 20),
+    port: buffer.readUInt16BE(at + 24),
+    by: buffer.readUInt16LE(at + 26),
   }
 }
 export function writeMemoryKey(buffer: Buffer, value: MemoryKey, at = 0): Buffer {
   buffer.set(value.destination, at)
   buffer.writeUInt32LE(value.uid, at + 16)
-  buffer.writeUInt16BE(value.port, at + 20)
-  buffer.writeUInt16LE(value.unused, at + 22)
+  buffer.writeUInt32LE(value.rule, at + 20)
+  buffer.writeUInt16BE(value.port, at + 24)
+  buffer.writeUInt16LE(value.by, at + 26)
   return buffer
 }
 
 export interface Memory {
   until: bigint
-  rule: number
+  hits: bigint
   generation: number
   action: number
-  unused: number
 }
 export const memorySize = 24
 export function readMemory(buffer: Buffer, at = 0): Memory {
   return {
     until: buffer.readBigUInt64LE(at),
-    rule: buffer.readUInt32LE(at + 8),
-    generation: buffer.readUInt32LE(at + 12),
-    action: buffer.readUInt32LE(at + 16),
-    unused: buffer.readUInt32LE(at + 20),
+    hits: buffer.readBigUInt64LE(at + 8),
+    generation: buffer.readUInt32LE(at + 16),
+    action: buffer.readUInt32LE(at + 20),
   }
 }
 export function writeMemory(buffer: Buffer, value: Memory, at = 0): Buffer {
   buffer.writeBigUInt64LE(value.until, at)
-  buffer.writeUInt32LE(value.rule, at + 8)
-  buffer.writeUInt32LE(value.generation, at + 12)
-  buffer.writeUInt32LE(value.action, at + 16)
-  buffer.writeUInt32LE(value.unused, at + 20)
+  buffer.writeBigUInt64LE(value.hits, at + 8)
+  buffer.writeUInt32LE(value.generation, at + 16)
+  buffer.writeUInt32LE(value.action, at + 20)
   return buffer
 }
 

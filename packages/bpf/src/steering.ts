@@ -15,12 +15,13 @@ import {
   type LogEntry,
   Mark,
   type Memory,
-  MemoryBy,
   type MemoryKey,
   memoryKeySize,
   memorySize,
   readFlow,
   readLogEntry,
+  readMemory,
+  readMemoryKey,
   readRuleCount,
   ruleCountSize,
   type Settings,
@@ -136,6 +137,8 @@ export class Steering {
     this.#writeControl()
     this.#putRules(bytes)
     this.#control.refuses = list.refuses ? 1 : 0
+    // Of older rules, and of no use any more.
+    this.#control.remembers = 0
     this.#writeControl()
   }
 
@@ -195,24 +198,43 @@ export class Steering {
   }
 
   /**
-   * Has a verdict hold for later connections of the same user that the same rule sends to a plugin, with port 0 to every port
-   * of the address, until the time of `process.hrtime` in ns. What rules of another generation say comes first.
+   * Has a verdict hold for later connections of the same user that the same rule sends to a plugin, until the time of
+   * `process.hrtime` in ns. Returns false, and does nothing, when the rules of its generation are no longer in force.
    */
-  remember(key: MemoryKey, memory: Memory): void {
+  remember(key: MemoryKey, memory: Memory): boolean {
+    if (memory.generation !== this.#control.generation) return false
     const bytes = writeMemoryKey(Buffer.alloc(memoryKeySize), key)
     this.#object.update('memories', bytes, writeMemory(Buffer.alloc(memorySize), memory))
-    const by = key.port === 0 ? MemoryBy.byAddress : MemoryBy.byDestination
-    if ((this.#control.remembers & by) !== 0) return
-    this.#control.remembers |= by
-    this.#writeControl()
+    if ((this.#control.remembers & key.by) === 0) {
+      this.#control.remembers |= key.by
+      this.#writeControl()
+    }
+    return true
+  }
+
+  /** What {@link remember} had hold, as long as it does. */
+  memories(): { key: MemoryKey; memory: Memory }[] {
+    const now = process.hrtime.bigint()
+    const value = Buffer.alloc(memorySize)
+    return this.#object
+      .keys('memories', memoryKeySize)
+      .filter((key) => this.#object.lookup('memories', key, value))
+      .map((key) => ({ key: readMemoryKey(Buffer.from(key)), memory: readMemory(value) }))
+      .filter(({ memory }) => memory.generation === this.#control.generation && memory.until >= now)
+      .toArray()
+  }
+
+  /** Undoes a {@link remember}. */
+  forget(key: MemoryKey): void {
+    this.#object.delete('memories', writeMemoryKey(Buffer.alloc(memoryKeySize), key))
   }
 
   /** Undoes every {@link remember}. */
-  forget(): void {
+  forgetAll(): void {
     this.#control.remembers = 0
     this.#writeControl()
-    const keys = Array.from(this.#object.keys('memories', memoryKeySize), (key) => Buffer.from(key))
-    for (const key of keys) this.#object.delete('memories', key)
+    const keys = Array.from(this.#object.keys('memories', memoryKeySize), (each) => Buffer.from(each))
+    for (const each of keys) this.#object.delete('memories', each)
   }
 
   /** Lets new connections pass from now on; established ones are still steered. */

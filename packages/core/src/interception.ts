@@ -199,8 +199,7 @@ export class Interception implements AsyncDisposable {
       return
     }
     try {
-      accepted.remember?.(verdict.kind === 'drop' ? 'refuse' : 'direct', verdict.remember)
-      if (accepted.remember !== undefined) session.isRemembered()
+      session.isRemembered(accepted.remember?.(verdict.kind, verdict.remember))
     } catch (error) {
       this.warn(`${what}: ${reason(error)}`)
     }

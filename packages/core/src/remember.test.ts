@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { TransparentProxy } from './proxy.ts'
+import type { Remembered } from './remember.ts'
 import { LocalTransport } from './testing.ts'
 import { direct, drop } from './verdict.ts'
 
@@ -26,13 +27,13 @@ test('where there is no kernel to remember it, a verdict holds for its own conne
     transport,
     plugins: [() => drop({ remember: { ttl: 1000 } })],
   })
-  const sessions: boolean[] = []
+  const sessions: (Remembered | undefined)[] = []
   proxy.sessions.subscribe(({ remembered }) => sessions.push(remembered))
   const destination = { address: '203.0.113.1', port: 443 }
   for (let again = 0; again < 2; again++) {
     const program = await transport.connect({ destination })
     await new Promise((resolve) => program.once('error', () => {}).once('close', resolve))
   }
-  expect(sessions).toEqual([false, false])
+  expect(sessions).toEqual([undefined, undefined])
   expect(proxy.memories).toBeUndefined()
 })

@@ -9,7 +9,8 @@ export interface Remember {
   readonly ttl: number
   /**
    * What later connections have in common with this one, besides the user who runs the program and the rule that had it
-   * proxied: the `destination`'s address and port (the default), or its `address` alone.
+   * proxied: the `destination`'s address and port (the default), or its `address` alone. Not its program, nor the interface: a
+   * verdict that depends on more than this is not one to remember.
    */
   readonly by?: 'destination' | 'address'
   /**
@@ -17,6 +18,21 @@ export interface Remember {
    * such a verdict holds for its own connection only.
    */
   readonly whateverName?: boolean
+}
+
+/** A verdict that the kernel remembers. */
+export interface Remembered {
+  readonly verdict: 'direct' | 'drop'
+  readonly address: string
+  /** Undefined: all of the address. */
+  readonly port: number | undefined
+  /** Whose connections it decides. */
+  readonly uid: number
+  /** The number of the rule that sends them to the plugin; 0 is the default. */
+  readonly rule: number
+  readonly until: Date
+  /** How many it has decided. */
+  readonly hits: number
 }
 
 /** Throws `E_OPTION` for what cannot be remembered so. */

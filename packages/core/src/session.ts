@@ -1,4 +1,5 @@
 import type { Connection } from './connection.ts'
+import type { Remembered } from './remember.ts'
 import type { Splice } from './transport.ts'
 import type { Verdict } from './verdict.ts'
 
@@ -36,7 +37,7 @@ export class Session {
   #splice: Splice | undefined
   #notSpliced: string | undefined
   #silent = false
-  #remembered = false
+  #remembered: Remembered | undefined
   #end: SessionEnd | undefined
   #durationMs: number | undefined
 
@@ -75,8 +76,8 @@ export class Session {
     return this.#notSpliced
   }
 
-  /** Whether the kernel decides so about later connections that are like this one. */
-  get remembered(): boolean {
+  /** What the kernel remembered of it at its start: so it decides about later connections. Undefined when nothing. */
+  get remembered(): Remembered | undefined {
     return this.#remembered
   }
 
@@ -113,8 +114,8 @@ export class Session {
   }
 
   /** @internal */
-  isRemembered(): void {
-    this.#remembered = true
+  isRemembered(remembered: Remembered | undefined): void {
+    this.#remembered = remembered
   }
 
   /** @internal */

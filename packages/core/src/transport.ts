@@ -4,7 +4,7 @@ import type { Observable } from 'rxjs'
 import type { Endpoint } from './endpoint.ts'
 import type { FastpathState } from './options.ts'
 import type { ProcessInfo } from './process.ts'
-import type { Remember } from './remember.ts'
+import type { Remember, Remembered } from './remember.ts'
 import type { Rules } from './rules/control.ts'
 import type { SessionEnd } from './session.ts'
 
@@ -24,8 +24,11 @@ export interface Accepted {
   direct(signal: AbortSignal): Promise<Duplex>
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
   closeInOrder?(): void
-  /** Has the kernel decide so about later connections that are like this one, as {@link Remember} says. */
-  remember?(action: 'direct' | 'refuse', how: Remember): void
+  /**
+   * Has the kernel decide so about later connections that are like this one, as {@link Remember} says. Undefined when the rules
+   * that this one came by were replaced meanwhile: then it has not.
+   */
+  remember?(verdict: Remembered['verdict'], how: Remember): Remembered | undefined
   /** To be called when this process reads the socket itself, to its end: bytes may then come by a shorter way. */
   accelerate?(): void
 }
@@ -71,10 +74,14 @@ export interface Adopted extends Pick<Splice, 'bytes' | 'abort'> {
 
 /** Verdicts that the kernel remembers. */
 export interface Memories {
-  /** How many connections they decided. */
+  /** How many connections they decided, those that no longer hold too. */
   readonly recalled: number
-  /** From now on plugins are asked again. */
-  forget(): void
+  /** Those that hold now. Reads them all from the kernel. */
+  list(): readonly Remembered[]
+  /** Plugins are asked again about what this one decides. Nothing happens when it no longer holds. */
+  forget(memory: Remembered): void
+  /** Plugins are asked again about everything. */
+  clear(): void
 }
 
 /**

@@ -34,7 +34,7 @@ export async function attend(proxy: TransparentProxy, given: Occasion): Promise<
         )
       }
       case 'explain':
-        return of(judge(rules, request.packet))
+        return of(judge(rules, request.packet, proxy.memories?.list()))
       case 'reload':
         return from(reload({ reset: request.reset }))
       case 'sessions':

@@ -92,6 +92,8 @@ export interface Verdict {
   readonly action: Action
   /** Of the rule; undefined for the default. */
   readonly text: string | undefined
+  /** A plugin's verdict that the kernel remembers, and until when (ISO 8601): it decides instead of the plugin. */
+  readonly remembered?: { readonly verdict: 'direct' | 'drop'; readonly until: string }
   /** How many rules stand before it. */
   readonly before: number
   /** Those of them against which least speaks, in order. */

@@ -1,4 +1,4 @@
-import { compileRules, type Packet } from '@tproxy/core'
+import { compileRules, type Packet, type Remembered } from '@tproxy/core'
 import { expect, it } from 'vitest'
 import { describeVerdict } from './explain.ts'
 import { judge } from './state.ts'
@@ -27,6 +27,29 @@ it('names the rule that wins, and what speaks against those before it', () => {
 it('says what the default does to other protocols', () => {
   expect(explain([])).toEqual(['no rule matches: default proxy, which leaves udp alone'])
   expect(explain([], { ...packet, protocol: 6 })).toEqual(['no rule matches: default proxy'])
+})
+
+it('says which remembered verdict then decides: the one about the port, for this user and rule', () => {
+  const until = new Date(0)
+  const memory = { address: '203.0.113.1', uid: 5, rule: 1, until, hits: 0 }
+  const memories: Remembered[] = [
+    { ...memory, verdict: 'drop', port: undefined },
+    { ...memory, verdict: 'direct', port: 80 },
+    { ...memory, verdict: 'drop', port: 443, rule: 2 },
+  ]
+  const said = (given: Partial<Packet>, rules = ['proxy dport 0-442', 'proxy']) => {
+    const asked: Packet = { ...packet, protocol: 6, uid: 5, ...given }
+    return describeVerdict(judge(compileRules(rules), asked, memories), asked)
+      .find((line) => line.includes('remembers'))
+      ?.replace(/.*: /, '')
+  }
+  expect(said({ dport: 80 })).toBe('direct')
+  expect(said({ dport: 81 })).toBe('drop')
+  expect(said({ dport: 443 })).toBe('drop')
+  expect(said({ dport: 444 })).toBeUndefined()
+  expect(said({ dport: 80, uid: 6 })).toBeUndefined()
+  expect(said({ dport: 80, protocol: 17 })).toBeUndefined()
+  expect(said({ dport: 80 }, ['direct'])).toBeUndefined()
 })
 
 it('shows of many rules those against which least speaks', () => {

@@ -29,17 +29,24 @@ async function judgeByFiles(files: NonNullable<ExplainForm['files']>, packet: Pa
 
 /** The winner first, then what came close. */
 export function describeVerdict(verdict: Verdict, packet: Packet): string[] {
-  const { rule, action, text, before, misses } = verdict
+  const { rule, action, text, remembered, before, misses } = verdict
   const untouched = action === 'proxy' && packet.protocol !== 6
   const winner =
     rule === 0
       ? `no rule matches: default ${action}${untouched ? `, which leaves ${protocolName(packet.protocol)} alone` : ''}`
       : `rule ${rule} matches first: ${text}`
-  if (misses.length === 0) return [winner]
+  const winners =
+    remembered === undefined
+      ? [winner]
+      : [
+          winner,
+          `until ${remembered.until} the kernel remembers a plugin's verdict for it: ${remembered.verdict}`,
+        ]
+  if (misses.length === 0) return winners
   const those = rule === 0 ? 'rules' : 'rules before it'
   const width = Math.max(...misses.map((miss) => miss.text.length))
   return [
-    winner,
+    ...winners,
     before === misses.length
       ? `what speaks against the ${those}:`
       : `what speaks against the nearest of the ${before} ${those}:`,

@@ -1,7 +1,7 @@
 import { createServer, type Server, Socket } from 'node:net'
 import { endInOrder, type Fastpath, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
 import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
-import type { Remember } from '../remember.ts'
+import type { Remember, Remembered } from '../remember.ts'
 import type { Accepted } from '../transport.ts'
 import type { Device } from './devices.ts'
 
@@ -13,7 +13,12 @@ export interface AcceptorOptions {
   readonly budget: Budget
   readonly takeFlow: (key: FlowKey) => Flow | undefined
   readonly fastpath?: Fastpath
-  readonly remember: (flow: Flow, destination: Endpoint, action: 'direct' | 'refuse', how: Remember) => void
+  readonly remember: (
+    flow: Flow,
+    destination: Endpoint,
+    verdict: Remembered['verdict'],
+    how: Remember,
+  ) => Remembered | undefined
   readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
   readonly accepted: (accepted: Accepted) => void
   readonly warn: (message: string) => void
@@ -81,7 +86,7 @@ function accept(socket: Socket, own: { address: string; port: number }, options:
       if (fd !== undefined) endInOrder(fd)
     },
     ...(flow !== undefined && {
-      remember: (action, how) => options.remember(flow, destination, action, how),
+      remember: (verdict, how) => options.remember(flow, destination, verdict, how),
     }),
     accelerate: () => {
       const fd = descriptor(socket)

@@ -1,6 +1,6 @@
-import { Action, type Flow, type Steering } from '@tproxy/bpf'
-import { addressBytes, type Endpoint } from '../endpoint.ts'
-import { checkRemember, type Remember } from '../remember.ts'
+import { Action, type Flow, type Memory, MemoryBy, type MemoryKey, type Steering } from '@tproxy/bpf'
+import { addressBytes, type Endpoint, endpointOf } from '../endpoint.ts'
+import { checkRemember, type Remember, type Remembered } from '../remember.ts'
 import type { Memories } from '../transport.ts'
 
 /** Verdicts that hold for later connections, in the kernel: at most 16 384, the least recently used of which goes first. */
@@ -19,27 +19,58 @@ export class KernelMemories implements Memories {
   readonly remember = (
     { owner: { uid }, rule, generation }: Flow,
     { address, port }: Endpoint,
-    action: 'direct' | 'refuse',
+    verdict: Remembered['verdict'],
     how: Remember,
-  ): void => {
+  ): Remembered | undefined => {
     checkRemember(how)
-    const key = {
-      destination: addressBytes(address),
-      uid,
-      port: how.by === 'address' ? 0 : port,
-      unused: 0,
-    }
-    this.#steering.remember(key, {
+    const key = keyOf({ address, port: how.by === 'address' ? undefined : port, uid, rule })
+    const memory = {
       // The clock of bpf_ktime_get_ns().
       until: process.hrtime.bigint() + BigInt(Math.round(how.ttl * 1e6)),
-      rule,
+      hits: 0n,
       generation,
-      action: action === 'direct' ? Action.direct : Action.reject,
-      unused: 0,
-    })
+      action: verdict === 'direct' ? Action.direct : Action.reject,
+    }
+    return this.#steering.remember(key, memory) ? remembered(key, memory) : undefined
   }
 
-  forget(): void {
-    this.#steering.forget()
+  list(): readonly Remembered[] {
+    return this.#steering.memories().map(({ key, memory }) => remembered(key, memory))
+  }
+
+  forget(memory: Remembered): void {
+    this.#steering.forget(keyOf(memory))
+  }
+
+  clear(): void {
+    this.#steering.forgetAll()
+  }
+}
+
+function keyOf({
+  address,
+  port,
+  uid,
+  rule,
+}: Pick<Remembered, 'address' | 'port' | 'uid' | 'rule'>): MemoryKey {
+  return {
+    destination: addressBytes(address),
+    uid,
+    rule,
+    port: port ?? 0,
+    by: port === undefined ? MemoryBy.byAddress : MemoryBy.byDestination,
+  }
+}
+
+function remembered({ destination, uid, rule, port, by }: MemoryKey, memory: Memory): Remembered {
+  const leftMs = Number(memory.until - process.hrtime.bigint()) / 1e6
+  return {
+    verdict: memory.action === Action.direct ? 'direct' : 'drop',
+    address: endpointOf(destination, port).address,
+    port: by === MemoryBy.byAddress ? undefined : port,
+    uid,
+    rule,
+    until: new Date(Date.now() + leftMs),
+    hits: Number(memory.hits),
   }
 }
