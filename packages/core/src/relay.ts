@@ -21,7 +21,7 @@ export interface RelayOptions {
 /** Ends a stream at once, with a TCP reset where it is a socket. */
 export function reset(stream: Duplex): void {
   // A TLSSocket has no descriptor of its own: resetAndDestroy throws ERR_INVALID_HANDLE_TYPE (Node 24).
-  // Nor does libuv reset while the end waits for bytes before it (EINVAL, and no close), which closing then does.
+  // Nor does libuv reset what is just being shut down (EINVAL), and then Node never closes it.
   const ending = stream.writableEnded && !stream.writableFinished
   if (stream instanceof Socket && !(stream instanceof TLSSocket) && !ending) stream.resetAndDestroy()
   else stream.destroy(new Error('reset'))
