@@ -63,7 +63,9 @@ export class Proxy {
   /** Rules that decide the same whatever more lines there are. */
   writeRules(more: readonly string[] = []): void {
     const outside = [4, 6].map((family) => `direct to ${addressOf('outside', family as 4 | 6)}`)
-    writeFileSync(this.rules, [...more, ...outside, ''].join('\n'))
+    // The first that names a cgroup has node open a descriptor for good.
+    const absent = 'direct cgroup /no/such'
+    writeFileSync(this.rules, [...more, ...outside, absent, ''].join('\n'))
   }
 
   get pid(): number {

@@ -251,8 +251,16 @@ export class Soak {
     if (this.#proxy.open > 0)
       return `${this.#proxy.open} sessions are open: ${this.#proxy.openSessions.slice(0, 5).join(', ')}`
     for (const host of [client, internet]) {
-      const sockets = (await host.sh('ss -Htno state connected exclude time-wait')).trim()
-      if (sockets !== '') return `connections are left on the ${host.name}:\n${sockets}`
+      const sockets = await host.sh('ss -Htnp state connected exclude time-wait | sed "s/  */ /g"')
+      if (sockets !== '') {
+        const queues = await host.sh("ss -Hltn | awk '$2 > 0' | sed 's/  */ /g'")
+        const lines = [
+          ...sockets.trim().split('\n').slice(0, 5),
+          'not accepted:',
+          ...queues.trim().split('\n'),
+        ]
+        return `connections are left on the ${host.name}:\n  ${lines.join('\n  ')}`
+      }
     }
     const holds = await this.#proxy.holds()
     if (holds.legs + holds.flows > 0) return `${holds.legs} legs and ${holds.flows} flows are left`
