@@ -1,0 +1,202 @@
+import { readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { Program } from '../rig/host.ts'
+import { mapEntries, openFiles, residentMb } from '../rig/process.ts'
+import type { Setting } from './setting.ts'
+import { addressOf } from './ways.ts'
+
+/** Silence after which both sides of a connection are reset; no program here is silent for as long. */
+export const idleSeconds = 40
+
+export interface Holding {
+  readonly fds: number
+  readonly rssMb: number
+  /** After the last collection, or since. */
+  readonly heapMb: number
+  /** Map entries: two for each spliced connection. */
+  readonly legs: number
+  /** Connections that nobody has accepted yet. */
+  readonly flows: number
+}
+
+/** Sums over all processes of a soak. */
+export interface Tally {
+  starts: number
+  sessions: number
+  readonly ends: Record<string, number>
+  readonly carried: Record<string, number>
+  readonly relayedBecause: Record<string, number>
+  readonly warnings: Record<string, number>
+}
+
+const increment = (counts: Record<string, number>, name: string) => {
+  counts[name] = (counts[name] ?? 0) + 1
+}
+
+/** The tproxy-run under test; one process after the other. */
+export class Proxy {
+  readonly tally: Tally = { starts: 0, sessions: 0, ends: {}, carried: {}, relayedBecause: {}, warnings: {} }
+  /** Source ports of connections that a process left to the kernel on purpose. */
+  readonly kept = new Set<number>()
+  readonly rules: string
+  /** What this process held before its first connection. */
+  base: Holding | undefined
+  #baseFiles: readonly string[] = []
+  /** Whether it is to run. */
+  #wanted = false
+  #open = new Map<number, string>()
+  #adopted = 0
+  #heap = 0
+  #program: Program | undefined
+  readonly #setting: Setting
+  readonly #violated: (what: string) => void
+
+  constructor(setting: Setting, violated: (what: string) => void) {
+    this.#setting = setting
+    this.#violated = violated
+    this.rules = `${setting.directory}/rules`
+    this.writeRules()
+  }
+
+  /** Rules that decide the same whatever more lines there are. */
+  writeRules(more: readonly string[] = []): void {
+    const outside = [4, 6].map((family) => `direct to ${addressOf('outside', family as 4 | 6)}`)
+    // The first that names a cgroup has node open a descriptor for good.
+    const absent = 'direct cgroup /no/such'
+    writeFileSync(this.rules, [...more, ...outside, absent, ''].join('\n'))
+  }
+
+  get pid(): number {
+    return this.#program?.pid ?? 0
+  }
+
+  /** Sessions that began and have not ended, and adopted connections that last. */
+  get open(): number {
+    return this.#open.size + this.#adopted
+  }
+
+  /** What they are. */
+  get openSessions(): string[] {
+    return [...this.#open.values()]
+  }
+
+  async start(fastpath: 'off' | 'to-proxy' | 'both'): Promise<void> {
+    const { world } = this.#setting
+    const plugin = fileURLToPath(new URL('./plugin.ts', import.meta.url))
+    const program = world.run(
+      [
+        ...['--json', '--keep', '-i', 'wan0,wan1', '--rules', this.rules, '--plugin', plugin],
+        ...['--idle-timeout', `${idleSeconds}s`, '--fastpath', fastpath],
+      ],
+      { input: '' },
+    )
+    this.#program = program
+    this.#open = new Map()
+    this.#adopted = 0
+    this.tally.starts++
+    const ready = Promise.withResolvers<void>()
+    for (const stream of [program.child.stdout, program.child.stderr])
+      if (stream)
+        createInterface({ input: stream }).on('line', (line) => {
+          if (line.startsWith('{')) this.#heard(JSON.parse(line), ready.resolve)
+          else this.#violated(`tproxy-run said: ${line}`)
+          // It keeps all it hears, which is much in an hour.
+          program.stdout = ''
+          program.stderr = ''
+        })
+    this.#wanted = true
+    void program.exited.then(({ code, signal }) => {
+      ready.reject(new Error(`tproxy-run ended: ${code ?? signal}`))
+      if (this.#wanted && this.#program === program) this.#violated(`tproxy-run ended: ${code ?? signal}`)
+    })
+    await ready.promise
+    // What the first connection opens stays, such as what watches cgroups.
+    await world.client.sh(`curl -sfo /dev/null http://${addressOf('changed', 4)}:8080/stream/1`)
+    await sleep(200)
+    this.base = await this.holds()
+    this.#baseFiles = this.#files()
+  }
+
+  /** Files that are open and were not at the start. */
+  get moreFiles(): string[] {
+    return this.#files().filter((file) => !this.#baseFiles.includes(file))
+  }
+
+  #files(): string[] {
+    const directory = `/proc/${this.pid}/fd`
+    return readdirSync(directory).flatMap((fd) => {
+      try {
+        return `${fd}: ${readlinkSync(`${directory}/${fd}`)}`
+      } catch {
+        // Closed meanwhile.
+        return []
+      }
+    })
+  }
+
+  /** Ends it, and tells how long that took. */
+  async stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<number> {
+    this.#wanted = false
+    const began = performance.now()
+    const result = await this.#program?.stop(signal)
+    if (signal === 'SIGTERM' && result?.code !== 0)
+      this.#violated(`SIGTERM ended tproxy-run with ${result?.code ?? result?.signal}`)
+    if (signal === 'SIGTERM' && this.#open.size > 0)
+      this.#violated(`tproxy-run ended without a word of ${this.openSessions.join(', ')}`)
+    return performance.now() - began
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#program?.kill(signal)
+  }
+
+  async holds(): Promise<Holding> {
+    const { client } = this.#setting.world
+    const program = this.#program
+    if (program === undefined) throw new Error('no proxy runs')
+    return {
+      fds: openFiles(this.pid),
+      rssMb: Math.round(residentMb(this.pid)),
+      heapMb: Math.round(this.#heap / 1e5) / 10,
+      legs: await mapEntries(client, program, 'legs'),
+      flows: await mapEntries(client, program, 'flows'),
+    }
+  }
+
+  // biome-ignore lint: JSON of ours
+  #heard(event: any, ready: () => void): void {
+    const { tally } = this
+    switch (event.event) {
+      case 'ready':
+        return ready()
+      case 'memory':
+        this.#heap = event.heap + event.external
+        return
+      case 'session-start':
+        tally.sessions++
+        this.#open.set(
+          event.id,
+          `${event.source.address}:${event.source.port} → ${event.destination.address}:${event.destination.port}`,
+        )
+        return
+      case 'session-end':
+        this.#open.delete(event.id)
+        increment(tally.ends, event.end.how)
+        increment(tally.carried, event.carried)
+        if (event.notSpliced) increment(tally.relayedBecause, event.notSpliced)
+        if (event.end.how === 'kept') this.kept.add(event.source.port)
+        return
+      case 'adopted':
+        this.#adopted++
+        return
+      case 'adopted-end':
+        this.#adopted--
+        increment(tally.ends, `adopted: ${event.end.how}`)
+        return
+      case 'warning':
+        return increment(tally.warnings, event.message.replace(/\d+/g, '#'))
+    }
+  }
+}
