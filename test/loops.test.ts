@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { shortConnections } from './rig/crowd.ts'
 import type { Host, Program } from './rig/host.ts'
 import { danted, microsocks, type Server } from './rig/servers.ts'
 import { stateOf } from './rig/state.ts'
@@ -112,6 +113,19 @@ test.each(['127.0.0.1', '[::1]', '198.51.100.2'])(
     expect(names).toEqual(['curl', 'curl'])
   },
 )
+
+test('connections that begin while an upstream is being exempted are answered like all others', async () => {
+  await using _server = await microsocks(world.client, '127.0.0.1', 1080)
+  let isReady = false
+  const crowds = (async () => {
+    const options = { address: addresses[4].origin, port: 7, count: 300, parallel: 20 }
+    while (!isReady) expect(await shortConnections(world.client, options)).toMatchObject({ succeeded: 300 })
+  })()
+  await using program = await onInterface('socks=socks5://127.0.0.1:1080')
+  isReady = true
+  await crowds
+  expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+})
 
 test('what a plugin and its child processes connect to is not intercepted on an interface', async () => {
   const before = world.reached.length

@@ -48,6 +48,7 @@ export class Proxy {
   #wanted = false
   #open = new Map<number, string>()
   #adopted = 0
+  readonly #said = new Map<number, string[]>()
   #heap = 0
   #program: Program | undefined
   readonly #setting: Setting
@@ -165,9 +166,24 @@ export class Proxy {
     }
   }
 
+  /** What tproxy-run last said of connections from a port. */
+  saidOf(port: number): string {
+    return this.#said.get(port)?.join(' ') ?? 'nothing'
+  }
+
+  #remember(event: { source: { port: number } }): void {
+    const { port } = event.source
+    const said = [...(this.#said.get(port) ?? []), JSON.stringify(event)]
+    this.#said.delete(port)
+    this.#said.set(port, said.slice(-2))
+    const [oldest] = this.#said.keys()
+    if (this.#said.size > 5_000 && oldest !== undefined) this.#said.delete(oldest)
+  }
+
   // biome-ignore lint: JSON of ours
   #heard(event: any, ready: () => void): void {
     const { tally } = this
+    if (event.source !== undefined) this.#remember(event)
     switch (event.event) {
       case 'ready':
         return ready()

@@ -254,8 +254,12 @@ export class Soak {
       const sockets = await host.sh('ss -Htnp state connected exclude time-wait | sed "s/  */ /g"')
       if (sockets !== '') {
         const queues = await host.sh("ss -Hltn | awk '$2 > 0' | sed 's/  */ /g'")
+        const some = sockets.trim().split('\n').slice(0, 5)
+        const ports = some.map((line) => Number(/:(\d+)$/.exec(line.split(' ')[4] ?? '')?.[1]))
         const lines = [
-          ...sockets.trim().split('\n').slice(0, 5),
+          ...some,
+          'tproxy-run said:',
+          ...ports.map((port) => this.#proxy.saidOf(port)),
           'not accepted:',
           ...queues.trim().split('\n'),
         ]

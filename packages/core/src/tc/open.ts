@@ -11,7 +11,7 @@ import {
   type Steering,
   transparentListener,
 } from '@tproxy/bpf'
-import { map, Subject } from 'rxjs'
+import { asyncScheduler, defer, map, merge, Subject, scheduled } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
 import { type FastpathMode, type FastpathState, limits, type Timeouts } from '../options.ts'
 import type { ProcessInfo } from '../process.ts'
@@ -107,6 +107,11 @@ export async function openTransport(
 
   await using undo = new AsyncDisposableStack()
   const accepted = new Subject<Accepted>()
+  // They come as soon as the first interface is attached, and nobody listens before all is.
+  const early: Accepted[] = []
+  undo.defer(() => {
+    for (const { socket } of early) socket.resetAndDestroy()
+  })
   const warnings = new Subject<string>()
   const scope = options.cgroup
   const instance = await enter(routing, {
@@ -165,7 +170,10 @@ export async function openTransport(
           ...(fastpath !== undefined && { fastpath }),
           remember: memories.remember,
           describe: (flow) => describeFlow(flow, describe, rules),
-          accepted: (connection) => accepted.next(connection),
+          accepted: (connection) => {
+            if (accepted.observed) accepted.next(connection)
+            else early.push(connection)
+          },
           warn: (message) => warnings.next(message),
         })
         steering.setListener(device.slot, family, fd)
@@ -217,7 +225,11 @@ export async function openTransport(
 
   const acquired = undo.move()
   return {
-    accepted: accepted.asObservable(),
+    // Once our caller has had its turn, and listens to what becomes of them.
+    accepted: merge(
+      accepted,
+      defer(() => scheduled(early.splice(0), asyncScheduler)),
+    ),
     warnings: warnings.asObservable(),
     rules,
     outdated: rules.resets.pipe(
