@@ -65,7 +65,7 @@ test('a kernel that does not take the programs costs nothing but them', async ()
     await using told = world.run(words, { input: '' })
     const { stdout, stderr } = await told.exited
     expect(stderr).toContain('fastpath is off: ')
-    expect(stdout).toMatch(/\nfastpath +refused: .*fastpath/)
+    expect(stdout).toMatch(/\nfastpath +off: .*fastpath/)
   } finally {
     await world.client.sh(`umount ${object}`)
   }
@@ -134,10 +134,6 @@ test('on an interface, it is attached to all that the proxy can see, such as a c
   await proxy.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
   expect(await attached(world.client.cgroup)).toEqual(['remember'])
   expect(await attached(cgroupMount)).not.toContain('remember')
-  const status = (...more: string[]) => world.client.sh([...tproxyRun, 'status', ...more].join(' '))
-  expect(JSON.parse(await status('--json')).fastpath).toMatchObject({ mode: 'both', counts: { joined: 0 } })
-  expect(await world.client.sh(`curl -sS -m 5 http://${url}/bytes/100000 | wc -c`)).toBe('100000\n')
-  expect(await status()).toMatch(/\nfastpath +both, 1 connections joined$/m)
   expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
   await sleep(50)
   expect(await attached(world.client.cgroup)).toEqual([])
