@@ -124,6 +124,12 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(sessions(proxy)).toHaveLength(1)
   })
 
+  test('what is transformed is not remembered, or later connections would not be', async () => {
+    await using proxy = await proxied('rememberingTransformed')
+    expect([await asked(proxy), await asked(proxy)]).toEqual([true, true])
+    expect(warnings(proxy)[0]).toMatch(/^remember the verdict for .*:7: remember with transform/)
+  })
+
   test('what was peeked at is not remembered, unless whatever its name', async () => {
     await using proxy = await proxied('rememberingPeeked')
     expect([await asked(proxy), await asked(proxy)]).toEqual([true, true])

@@ -42,6 +42,10 @@ const plugins: Record<string, Plugin> = {
   byAddress: function byAddress() {
     return direct({ remember: { ttl: 60_000, by: 'address' } })
   },
+  // Plain data, as a plugin in JavaScript may return it: direct() would have refused.
+  rememberingTransformed: function rememberingTransformed() {
+    return { kind: 'direct', transform: () => ({}), remember: { ttl: 60_000 } }
+  },
   rememberingPeeked: async function rememberingPeeked(connection) {
     await connection.peek()
     return direct({ remember: { ttl: 60_000, whateverName: connection.destination.port === 80 } })

@@ -6,6 +6,7 @@ import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
 import { Relay, reset } from './relay.ts'
+import { checkRemember } from './remember.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { Accepted, Adopted, Memories, Transport } from './transport.ts'
@@ -192,13 +193,14 @@ export class Interception implements AsyncDisposable {
     if (verdict.kind === 'via' || verdict.remember === undefined) return
     const { accepted, destination } = connection
     const what = `remember the verdict for ${formatEndpoint(destination)}`
-    if (connection.peeked !== undefined && verdict.remember.whateverName !== true) {
-      this.warn(
-        `${what}: it was peeked at, and the kernel does not see names (say whateverName to do it anyway)`,
-      )
-      return
-    }
     try {
+      checkRemember(verdict.remember, verdict.kind === 'direct' ? verdict.transform : undefined)
+      if (connection.peeked !== undefined && verdict.remember.whateverName !== true) {
+        this.warn(
+          `${what}: it was peeked at, and the kernel does not see names (say whateverName to do it anyway)`,
+        )
+        return
+      }
       session.isRemembered(accepted.remember?.(verdict.kind, verdict.remember))
     } catch (error) {
       this.warn(`${what}: ${reason(error)}`)

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { TransparentProxy } from './proxy.ts'
-import type { Remembered } from './remember.ts'
+import type { Remember, Remembered } from './remember.ts'
 import { LocalTransport } from './testing.ts'
 import { direct, drop } from './verdict.ts'
 
@@ -37,3 +37,28 @@ test('where there is no kernel to remember it, a verdict holds for its own conne
   expect(sessions).toEqual([undefined, undefined])
   expect(proxy.memories).toBeUndefined()
 })
+
+test.each([null, { ttl: 0 }])(
+  'a verdict that was made by hand holds for its own connection when it says to remember %j',
+  async (remember) => {
+    const transport = new LocalTransport()
+    await using proxy = await TransparentProxy.open({
+      transport,
+      plugins: [
+        async (connection) => {
+          await connection.peek({ deadlineMs: 1 })
+          return { kind: 'drop', reset: true, remember: remember as Remember }
+        },
+      ],
+    })
+    const warnings: string[] = []
+    proxy.warnings.subscribe((warning) => warnings.push(warning))
+    const program = await transport.connect({ destination: { address: '203.0.113.1', port: 443 } })
+    await new Promise((resolve) => program.once('error', () => {}).once('close', resolve))
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /^remember the verdict for 203\.0\.113\.1:443: remember: ttl is (0|undefined) \(give/,
+      ),
+    ])
+  },
+)

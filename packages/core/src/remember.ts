@@ -35,10 +35,15 @@ export interface Remembered {
   readonly hits: number
 }
 
-/** Throws `E_OPTION` for what cannot be remembered so. */
-export function checkRemember({ ttl, by = 'destination' }: Remember): void {
+/** Throws `E_OPTION` for what cannot be remembered so. Verdicts may be plain data that nothing has checked before. */
+export function checkRemember(how: Remember, transform?: unknown): void {
+  const { ttl, by = 'destination' } = Object(how) as Remember
   if (!(ttl > 0 && ttl <= longestMs))
     throw new TproxyError('E_OPTION', `remember: ttl is ${ttl}`, { hint: 'give milliseconds, up to a day' })
   if (by !== 'destination' && by !== 'address')
     throw new TproxyError('E_OPTION', `remember: by is ${String(by)}`, { hint: "'destination' or 'address'" })
+  if (transform !== undefined)
+    throw new TproxyError('E_OPTION', 'remember with transform', {
+      hint: 'the kernel transforms nothing: leave out one of them',
+    })
 }

@@ -1,6 +1,5 @@
 import type { Duplex } from 'node:stream'
 import type { Connection } from './connection.ts'
-import { TproxyError } from './errors.ts'
 import { checkRemember, type Remember } from './remember.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -40,13 +39,7 @@ export interface Transforms {
 /** Carry the connection to its original destination, from the same source address and interface. */
 export function direct(options: DirectOptions = {}): Verdict {
   const { remember, transform } = options
-  if (remember !== undefined) {
-    checkRemember(remember)
-    if (transform !== undefined)
-      throw new TproxyError('E_OPTION', 'direct: remember with transform', {
-        hint: 'the kernel transforms nothing: leave out one of them',
-      })
-  }
+  if (remember !== undefined) checkRemember(remember, transform)
   return { kind: 'direct', ...options }
 }
 

@@ -1,6 +1,6 @@
 import { Action, type Flow, type Memory, MemoryBy, type MemoryKey, type Steering } from '@tproxy/bpf'
 import { addressBytes, type Endpoint, endpointOf } from '../endpoint.ts'
-import { checkRemember, type Remember, type Remembered } from '../remember.ts'
+import type { Remember, Remembered } from '../remember.ts'
 import type { Memories } from '../transport.ts'
 
 /** Verdicts that hold for later connections, in the kernel: at most 16 384, the least recently used of which goes first. */
@@ -22,7 +22,6 @@ export class KernelMemories implements Memories {
     verdict: Remembered['verdict'],
     how: Remember,
   ): Remembered | undefined => {
-    checkRemember(how)
     const key = keyOf({ address, port: how.by === 'address' ? undefined : port, uid, rule })
     const memory = {
       // The clock of bpf_ktime_get_ns().
