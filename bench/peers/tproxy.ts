@@ -1,9 +1,9 @@
-import type { Program } from '../../test/rig/host.ts'
+import { enclosed, type Program } from '../../test/rig/host.ts'
 import { tproxyRun, type World } from '../../test/rig/world.ts'
 import { file, pinned, type Route, type Side, upstream } from '../compare/side.ts'
 
 async function start(world: World, args: readonly string[]): Promise<Program> {
-  const words = [...pinned, ...tproxyRun, '-i', 'wan0', '--json', ...args]
+  const words = [...pinned, ...enclosed, ...tproxyRun, '-i', 'wan0', '--json', ...args]
   const program = world.client.spawn('taskset', words)
   await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 15_000)
   const ready = program.events.find(({ event }) => event === 'ready')

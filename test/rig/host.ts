@@ -14,6 +14,17 @@ export const cgroupMount: string = (() => {
   return line.split(' ')[1] ?? ''
 })()
 
+const enclosure = 'umount "$0" && mount -t cgroup2 none "$0" && exec "$@"'
+
+/**
+ * Words in front of a program that sees no cgroup but its own, which is the host's: what attaches to all cgroups there are
+ * reaches no further.
+ */
+export const enclosed: readonly [string, ...string[]] = [
+  'unshare',
+  ...['--cgroup', '--mount', 'sh', '-c', enclosure, cgroupMount],
+]
+
 /** What a finished program left. */
 export interface Result {
   readonly code: number | null

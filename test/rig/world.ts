@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Action, FastpathMode } from '@tproxy/core'
-import { Host, type Program } from './host.ts'
+import { enclosed, Host, type Program } from './host.ts'
 
 const node = process.execPath
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
@@ -98,7 +98,9 @@ export class World implements AsyncDisposable {
 
   /** Starts tproxy-run in the client. */
   run(args: readonly string[], options: { env?: NodeJS.ProcessEnv; input?: string } = {}): Program {
-    const [command, ...first] = tproxyRun
+    // On an interface the fastpath is attached to all cgroups that it can see.
+    const reachesAll = args.includes('--fastpath') && args.includes('-i')
+    const [command, ...first] = reachesAll ? ([...enclosed, ...tproxyRun] as const) : tproxyRun
     return this.client.spawn(command, [...first, ...args], options)
   }
 

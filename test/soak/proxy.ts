@@ -10,6 +10,9 @@ import { addressOf } from './ways.ts'
 /** Silence after which both sides of a connection are reset; no program here is silent for as long. */
 export const idleSeconds = 40
 
+/** What drains has five seconds. */
+const stopMs = 20_000
+
 export interface Holding {
   readonly fds: number
   readonly rssMb: number
@@ -137,16 +140,20 @@ export class Proxy {
     })
   }
 
-  /** Ends it, and tells how long that took. */
-  async stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<number> {
+  async stop(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     this.#wanted = false
-    const began = performance.now()
-    const result = await this.#program?.stop(signal)
-    if (signal === 'SIGTERM' && result?.code !== 0)
-      this.#violated(`SIGTERM ended tproxy-run with ${result?.code ?? result?.signal}`)
-    if (signal === 'SIGTERM' && this.#open.size > 0)
+    const program = this.#program
+    if (program === undefined) return
+    const timer = setTimeout(() => {
+      this.#violated(`${signal} did not end tproxy-run within ${stopMs / 1000} s`)
+      program.kill('SIGKILL')
+    }, stopMs)
+    const { code, signal: by } = await program.stop(signal)
+    clearTimeout(timer)
+    if (signal === 'SIGKILL') return
+    if (code !== 0) this.#violated(`SIGTERM ended tproxy-run with ${code ?? by}`)
+    if (this.#open.size > 0)
       this.#violated(`tproxy-run ended without a word of ${this.openSessions.join(', ')}`)
-    return performance.now() - began
   }
 
   kill(signal: NodeJS.Signals): void {

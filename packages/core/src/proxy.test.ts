@@ -286,6 +286,24 @@ test('an upstream may be any stream, not only a socket', async () => {
   expect(await text(client)).toBe('looped')
 })
 
+test('an upstream that ends and breaks off in one breath leaves nothing open', async () => {
+  const upstream: Upstream = {
+    name: 'memory',
+    async connect() {
+      const [ours, theirs] = duplexPair()
+      ours.once('end', () => ours.destroy(new Error('cut')))
+      theirs.resume().once('data', () => theirs.end('all'))
+      return ours
+    },
+  }
+  const { transport, nextSession } = await start({ plugins: [() => via(upstream)] })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  client.on('error', () => {})
+  client.write('tell me')
+  expect((await (await pending).ended).end).toMatchObject({ how: 'reset', by: 'upstream' })
+})
+
 test('a connection nobody settles is reset at its deadline', async () => {
   const transport = new LocalTransport()
   const { Interception } = await import('./interception.ts')

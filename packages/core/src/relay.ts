@@ -18,14 +18,20 @@ export interface RelayOptions {
   readonly clientEnded?: () => void
 }
 
-/** Ends a stream at once, with a TCP reset where it is a socket. */
+/**
+ * Ends a stream at once, with a TCP reset where it is a socket; behind the FIN if that is on its way already. Unlike
+ * `resetAndDestroy`, it may come at any moment.
+ */
 export function reset(stream: Duplex): void {
   // A TLSSocket has no descriptor of its own: resetAndDestroy throws ERR_INVALID_HANDLE_TYPE (Node 24).
-  // Nor does libuv reset what is just being shut down (EINVAL), and then Node never closes it.
-  const ending = stream.writableEnded && !stream.writableFinished
-  if (stream instanceof Socket && !(stream instanceof TLSSocket) && !ending) stream.resetAndDestroy()
-  else stream.destroy(new Error('reset'))
+  if (!(stream instanceof Socket) || stream instanceof TLSSocket) stream.destroy(new Error('reset'))
+  // While the end is under way, libuv refuses a reset (EINVAL), and node never closes the socket then (Node 24).
+  else if (isEnding(stream)) stream.once('finish', () => stream.resetAndDestroy())
+  else stream.resetAndDestroy()
 }
+
+const isEnding = ({ writableEnded, writableFinished, writableLength }: Socket) =>
+  writableEnded && !writableFinished && writableLength === 0
 
 /** Bytes carried in userspace: back-pressure, half-close in both directions, and a reset for a reset. */
 export class Relay {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { reset } from '@tproxy/core'
 
 /**
  * Carries bytes between our end of a client's connection and a tunnel, each direction ending on its own.
@@ -17,7 +18,7 @@ export function join(client: Duplex, tunnel: Socket, fail: (cause: Error) => voi
     // When both have ended, what is left of the tunnel's buffer still has to go out.
     if (client.readableEnded && tunnel.readableEnded) return
     // An orderly end would look like a complete upload to the other side.
-    tunnel.resetAndDestroy()
+    reset(tunnel)
   })
   client.pipe(tunnel).pipe(client)
 }
