@@ -158,7 +158,8 @@ describe('metrics', () => {
     for (const direction of ['sent', 'received'])
       expect(grew(`tproxy_session_bytes_total{direction="${direction}",carried="${carried}"}`)).toBe(100_000)
     expect(grew('tproxy_decision_seconds_count')).toBe(1)
-    expect(grew('tproxy_rule_packets_total{rule="1"}')).toBeGreaterThan(2)
+    // The handshake's; how much more a rule sees depends on when the kernel takes over.
+    expect(grew('tproxy_rule_packets_total{rule="1"}')).toBeGreaterThanOrEqual(2)
     expect(grew('tproxy_kernel_total{program="steering",reason="steeredSyn"}')).toBe(1)
     expect(grew('tproxy_kernel_total{program="splice",reason="carried"}')).toBeGreaterThan(10)
     expect(after.get('tproxy_warnings_total')).toBe(0)
