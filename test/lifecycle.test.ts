@@ -58,7 +58,7 @@ test('an exception that nobody catches ends the process, and what is left change
   ])
   expect((await local.exited).code).toBe(0)
   // Direct: the origin sees the program's own port.
-  expect(world.reached.at(-1)).toMatchObject({ from: '198.51.100.2', fromPort: 30001 })
+  await expect.poll(() => world.reached.at(-1)).toMatchObject({ from: '198.51.100.2', fromPort: 30001 })
   await using next = await world.proxy({ interfaces: ['wan0'] })
   await next.stop()
   expect(await stateOf(world.client)).toEqual(before)
@@ -199,9 +199,9 @@ test('a routing rule or route that somebody removes is put back, and no connecti
       `http://${url}/`,
     ]
     expect((await world.client.run('curl', args)).code).toBe(0)
-    const ports = world.reached.slice(reached).map(({ fromPort }) => fromPort)
-    expect(ports).toHaveLength(1)
-    expect(ports.filter((port) => port >= 21_000 && port < 21_100)).toEqual([])
+    const ports = () => world.reached.slice(reached).map(({ fromPort }) => fromPort)
+    await expect.poll(ports).toHaveLength(1)
+    expect(ports().filter((port) => port >= 21_000 && port < 21_100)).toEqual([])
     await expect.poll(warnings).toHaveLength(index + 1)
     expect(warnings().at(-1).message).toMatch(/^somebody removed our routing rule or route/)
   }

@@ -19,11 +19,15 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   /** Whether the proxy had this connection; its bytes arrive in any case. */
   async function asked(proxy: Program, port = 7): Promise<boolean> {
     const before = sessions(proxy).length
+    const earlier = world.reached.length
     const wanted = port === 7 ? { echo: 1000 } : { read: 13 }
     const dialled = await dial(world.client, [origin, port], { ...wanted, timeout: 5000 })
     expect(dialled).toMatchObject({ end: 'closed', received: port === 7 ? 1000 : 13 })
-    // The origin sees the program's own port where nobody stands between.
-    const direct = world.reached.at(-1)?.fromPort === dialled.port
+    // The origin sees the program's own port where nobody stands between; it tells so in its own time.
+    const untouched = () => world.reached.slice(earlier).some(({ fromPort }) => fromPort === dialled.port)
+    const taken = () => sessions(proxy).some(({ source }) => source.port === dialled.port)
+    await world.origin.until(() => untouched() || taken(), `a connection from port ${dialled.port}`)
+    const direct = untouched()
     if (!direct) await endFrom(proxy, dialled.port)
     expect(sessions(proxy).length).toBe(direct ? before : before + 1)
     return !direct
