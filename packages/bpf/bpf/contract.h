@@ -46,6 +46,7 @@ enum limit {
 	LIMIT_HOOKED = 256,	     /* interfaces where spliced connections are looked for */
 	LIMIT_ENDS = 32768,	     /* connections that the fastpath knows */
 	LIMIT_MEMORIES = 16384,	     /* verdicts of plugins that hold for later connections */
+	LIMIT_TRACE = 1 << 18,	     /* bytes */
 };
 
 /* Constant from load on. */
@@ -363,7 +364,8 @@ enum counter {
 	COUNT_DROPPED_ASSIGN,
 	COUNT_DROPPED_MALFORMED,
 	/* listener_lookup */
-	COUNT_REUSED, /* a SYN to a connection of ours in TIME_WAIT */
+	COUNT_LISTENER_FOUND, /* for a connection that is being opened; beside another reason where
+				 lo_ingress asked */
 	/* lo_egress */
 	COUNT_RETURNED,
 	COUNT_PASSED_LOOPBACK, /* somebody dialled the listener itself */
@@ -408,6 +410,42 @@ enum fastpath_counter {
 	FASTPATH_DECIDED,    /* towards the program: some went by TCP, and so do all others */
 	FASTPATH_UNREAD,     /* as many bytes as may be are unread */
 	FASTPATH_MAX,
+};
+
+/* Where a packet meets our programs. Those from HOOK_SPLICE_EGRESS on have the reasons of enum
+ * splice_counter, the others those of enum counter. */
+enum hook {
+	HOOK_WAN_EGRESS,
+	HOOK_LO_INGRESS,
+	HOOK_LO_EGRESS,
+	HOOK_SPLICE_EGRESS,
+	HOOK_SPLICE_LOOPBACK,
+	HOOK_SPLICE_INGRESS,
+};
+
+/* The destination whose packets are traced, both ways. */
+struct trace_target {
+	__u32 on;
+	__u8 address[16];
+	__be16 port; /* 0: any */
+};
+
+/* What a hook did with a packet. */
+struct trace_event {
+	__u64 time;    /* ns of CLOCK_MONOTONIC */
+	__u64 reasons; /* a bit for each; none where the packet is not for this hook */
+	struct flow_key before;
+	struct flow_key after;
+	__u32 hook;
+	__s32 returned;	  /* TC_ACT_… */
+	__u32 ifindex;	  /* where the hook is */
+	__u32 length;	  /* of the packet behind the hook, from the link layer header on */
+	__u32 rule;	  /* that decided it; 0: the default */
+	__u32 generation; /* of the rule; 0: none was asked */
+	__u32 lost;	  /* events before this one, on the same processor */
+	__u8 protocol;
+	__u8 flags_before; /* of TCP */
+	__u8 flags;
 };
 
 #endif

@@ -34,3 +34,6 @@ struct arming arming;
 struct carriage carriage;
 struct leg leg;
 struct pair_event pair_event;
+enum hook hook;
+struct trace_target trace_target;
+struct trace_event trace_event;

@@ -20,6 +20,10 @@
 #include "refer.h"
 #include "sever.h"
 
+#define TRACE_COUNTERS splice_counters
+#define TRACE_REASONS  SPLICE_MAX
+#include "trace.h"
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* tcx: let the next program on the hook see the packet. */
@@ -210,14 +214,20 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 SEC("tc")
 int splice_egress(struct __sk_buff *skb)
 {
-	return skb->mark == MARK_COPY ? NEXT : leave(skb, ETH_HLEN, WAY_UP);
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_SPLICE_EGRESS, traced,
+			 skb->mark == MARK_COPY ? NEXT : leave(skb, ETH_HLEN, WAY_UP));
 }
 
 /* Of an interface without link layer header. */
 SEC("tc")
 int splice_egress_bare(struct __sk_buff *skb)
 {
-	return skb->mark == MARK_COPY ? NEXT : leave(skb, 0, WAY_UP);
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_SPLICE_EGRESS, traced,
+			 skb->mark == MARK_COPY ? NEXT : leave(skb, 0, WAY_UP));
 }
 
 /* Egress of lo, before the steering: our sockets towards the program, and upstreams on this host.
@@ -225,7 +235,10 @@ int splice_egress_bare(struct __sk_buff *skb)
 SEC("tc")
 int splice_loopback(struct __sk_buff *skb)
 {
-	return is_copy(skb) ? NEXT : leave(skb, ETH_HLEN, WAY_DOWN);
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_SPLICE_LOOPBACK, traced,
+			 is_copy(skb) ? NEXT : leave(skb, ETH_HLEN, WAY_DOWN));
 }
 
 /* Ingress of every intercepted interface. Returns as splice_egress does; NEXT when translated, too.
@@ -256,11 +269,15 @@ static __always_inline int arrive(struct __sk_buff *skb, __u32 network)
 SEC("tc")
 int splice_ingress(struct __sk_buff *skb)
 {
-	return arrive(skb, ETH_HLEN);
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_SPLICE_INGRESS, traced, arrive(skb, ETH_HLEN));
 }
 
 SEC("tc")
 int splice_ingress_bare(struct __sk_buff *skb)
 {
-	return arrive(skb, 0);
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_SPLICE_INGRESS, traced, arrive(skb, 0));
 }

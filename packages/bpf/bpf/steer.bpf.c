@@ -17,6 +17,10 @@
 #include "contract.h"
 #include "maps.h"
 #include "packet.h"
+
+#define TRACE_COUNTERS counters
+#define TRACE_REASONS  COUNT_MAX
+#include "trace.h"
 #include "owner.h"
 #include "rules.h"
 #include "recall.h"
@@ -53,6 +57,7 @@ static __always_inline void count_rule(struct __sk_buff *skb, const struct contr
 	__u32 rule = verdict->rule;
 	struct rule_count *value;
 
+	trace_rule(verdict);
 	if (verdict->generation != state->generation)
 		return;
 	value = bpf_map_lookup_elem(&rule_counts, &rule);
@@ -208,16 +213,7 @@ static __always_inline enum counter can_proxy(const struct packet *packet,
 	return COUNT_STEERED_SYN;
 }
 
-/*
- * Egress of every intercepted interface. The decision about a connection is made on its SYN and
- * kept with its socket, so that a rule change, a fragment without ports or a forged mark cannot
- * divert it later. What is no TCP connection is decided packet by packet.
- *
- * NEXT: not for us. TC_ACT_REDIRECT: into lo or elsewhere. TC_ACT_SHOT: the rules say so, or it
- * must not leave.
- */
-SEC("tc")
-int wan_egress(struct __sk_buff *skb)
+static __always_inline int decide(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	bool tcp = sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
@@ -344,6 +340,22 @@ int wan_egress(struct __sk_buff *skb)
 	return apply(skb, &verdict, &packet, device, index);
 }
 
+/*
+ * Egress of every intercepted interface. The decision about a connection is made on its SYN and
+ * kept with its socket, so that a rule change, a fragment without ports or a forged mark cannot
+ * divert it later. What is no TCP connection is decided packet by packet.
+ *
+ * NEXT: not for us. TC_ACT_REDIRECT: into lo or elsewhere. TC_ACT_SHOT: the rules say so, or it
+ * must not leave.
+ */
+SEC("tc")
+int wan_egress(struct __sk_buff *skb)
+{
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_WAN_EGRESS, traced, decide(skb));
+}
+
 /* The listener of a slot for a family, to be released. */
 static __always_inline struct bpf_sock *find_listener(__u32 slot, bool v6)
 {
@@ -352,16 +364,7 @@ static __always_inline struct bpf_sock *find_listener(__u32 slot, bool v6)
 	return bpf_map_lookup_elem(&listeners, &key);
 }
 
-/*
- * Ingress of lo: hands what was steered to the listener, unless the stack finds its socket by
- * itself: an accepted one, a half-open one, or one in TIME_WAIT, where the kernel decides whether
- * the SYN may reuse it (RFC 6191) and then asks listener_lookup. An ACK without socket goes to the
- * listener too: it may answer a SYN cookie.
- *
- * NEXT: not ours, or assigned. TC_ACT_SHOT: there is nobody to take it.
- */
-SEC("tc")
-int lo_ingress(struct __sk_buff *skb)
+static __always_inline int deliver(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct bpf_sock *sk;
@@ -392,9 +395,25 @@ int lo_ingress(struct __sk_buff *skb)
 }
 
 /*
- * Listener lookup of our network namespace, reached by a steered SYN only where its 4-tuple is
- * still in TIME_WAIT on our side: without an answer the program would wait for a retransmission
- * that is not answered either.
+ * Ingress of lo: hands what was steered to the listener, unless the stack finds its socket by
+ * itself: an accepted one, a half-open one, or one in TIME_WAIT, where the kernel decides whether
+ * the SYN may reuse it (RFC 6191) and then asks listener_lookup. An ACK without socket goes to the
+ * listener too: it may answer a SYN cookie.
+ *
+ * NEXT: not ours, or assigned. TC_ACT_SHOT: there is nobody to take it.
+ */
+SEC("tc")
+int lo_ingress(struct __sk_buff *skb)
+{
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_LO_INGRESS, traced, deliver(skb));
+}
+
+/*
+ * Listener lookup of our network namespace. The stack asks it about a steered SYN only where its
+ * 4-tuple is still in TIME_WAIT on our side: without an answer the program would wait for a
+ * retransmission that is not answered either. The look-up of lo_ingress asks it about every other.
  *
  * SK_PASS: with our listener assigned, or the ordinary lookup.
  */
@@ -429,7 +448,7 @@ int listener_lookup(struct bpf_sk_lookup *ctx)
 	if (!sk)
 		return SK_PASS;
 	if (!bpf_sk_assign(ctx, sk, 0))
-		count(COUNT_REUSED);
+		count(COUNT_LISTENER_FOUND);
 	bpf_sk_release(sk);
 	return SK_PASS;
 }
@@ -447,14 +466,7 @@ static __always_inline bool is_from_loopback(struct __sk_buff *skb)
 	return !address[0] && !address[1] && !address[2] && address[3] == bpf_htonl(1);
 }
 
-/*
- * Egress of lo: takes the replies of our sockets to the interface the connection left by, where the
- * program's socket, even one bound to that interface, expects them.
- *
- * NEXT: not ours. TC_ACT_REDIRECT: into the interface. TC_ACT_SHOT: it is gone.
- */
-SEC("tc")
-int lo_egress(struct __sk_buff *skb)
+static __always_inline int bring_back(struct __sk_buff *skb)
 {
 	struct device *device;
 	__u32 slot = skb->mark & MARK_SLOT;
@@ -472,4 +484,18 @@ int lo_egress(struct __sk_buff *skb)
 	skb->mark = 0;
 	count(COUNT_RETURNED);
 	return bpf_redirect(device->ifindex, BPF_F_INGRESS);
+}
+
+/*
+ * Egress of lo: takes the replies of our sockets to the interface the connection left by, where the
+ * program's socket, even one bound to that interface, expects them.
+ *
+ * NEXT: not ours. TC_ACT_REDIRECT: into the interface. TC_ACT_SHOT: it is gone.
+ */
+SEC("tc")
+int lo_egress(struct __sk_buff *skb)
+{
+	bool traced = trace_begin(skb);
+
+	return trace_end(skb, HOOK_LO_EGRESS, traced, bring_back(skb));
 }

@@ -27,6 +27,7 @@ export const Limit = {
   hooked: 256,
   ends: 32768,
   memories: 16384,
+  trace: 262144,
 } as const
 
 export const Action = {
@@ -107,7 +108,7 @@ export const Counter = {
   droppedNoListener: 30,
   droppedAssign: 31,
   droppedMalformed: 32,
-  reused: 33,
+  listenerFound: 33,
   returned: 34,
   passedLoopback: 35,
   droppedReturn: 36,
@@ -647,6 +648,88 @@ export function writePairEvent(buffer: Buffer, value: PairEvent, at = 0): Buffer
   buffer.writeUInt32LE(value.serial, at + 20)
   buffer.writeUInt32LE(value.state, at + 24)
   buffer.writeUInt32LE(value.by, at + 28)
+  return buffer
+}
+
+export const Hook = {
+  wanEgress: 0,
+  loIngress: 1,
+  loEgress: 2,
+  spliceEgress: 3,
+  spliceLoopback: 4,
+  spliceIngress: 5,
+} as const
+
+export interface TraceTarget {
+  on: number
+  address: Uint8Array
+  port: number
+}
+export const traceTargetSize = 24
+export function readTraceTarget(buffer: Buffer, at = 0): TraceTarget {
+  return {
+    on: buffer.readUInt32LE(at),
+    address: buffer.subarray(at + 4, at + 20),
+    port: buffer.readUInt16BE(at + 20),
+  }
+}
+export function writeTraceTarget(buffer: Buffer, value: TraceTarget, at = 0): Buffer {
+  buffer.writeUInt32LE(value.on, at)
+  buffer.set(value.address, at + 4)
+  buffer.writeUInt16BE(value.port, at + 20)
+  return buffer
+}
+
+export interface TraceEvent {
+  time: bigint
+  reasons: bigint
+  before: FlowKey
+  after: FlowKey
+  hook: number
+  returned: number
+  ifindex: number
+  length: number
+  rule: number
+  generation: number
+  lost: number
+  protocol: number
+  flagsBefore: number
+  flags: number
+}
+export const traceEventSize = 120
+export function readTraceEvent(buffer: Buffer, at = 0): TraceEvent {
+  return {
+    time: buffer.readBigUInt64LE(at),
+    reasons: buffer.readBigUInt64LE(at + 8),
+    before: readFlowKey(buffer, at + 16),
+    after: readFlowKey(buffer, at + 52),
+    hook: buffer.readUInt32LE(at + 88),
+    returned: buffer.readInt32LE(at + 92),
+    ifindex: buffer.readUInt32LE(at + 96),
+    length: buffer.readUInt32LE(at + 100),
+    rule: buffer.readUInt32LE(at + 104),
+    generation: buffer.readUInt32LE(at + 108),
+    lost: buffer.readUInt32LE(at + 112),
+    protocol: buffer.readUInt8(at + 116),
+    flagsBefore: buffer.readUInt8(at + 117),
+    flags: buffer.readUInt8(at + 118),
+  }
+}
+export function writeTraceEvent(buffer: Buffer, value: TraceEvent, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.time, at)
+  buffer.writeBigUInt64LE(value.reasons, at + 8)
+  writeFlowKey(buffer, value.before, at + 16)
+  writeFlowKey(buffer, value.after, at + 52)
+  buffer.writeUInt32LE(value.hook, at + 88)
+  buffer.writeInt32LE(value.returned, at + 92)
+  buffer.writeUInt32LE(value.ifindex, at + 96)
+  buffer.writeUInt32LE(value.length, at + 100)
+  buffer.writeUInt32LE(value.rule, at + 104)
+  buffer.writeUInt32LE(value.generation, at + 108)
+  buffer.writeUInt32LE(value.lost, at + 112)
+  buffer.writeUInt8(value.protocol, at + 116)
+  buffer.writeUInt8(value.flagsBefore, at + 117)
+  buffer.writeUInt8(value.flags, at + 118)
   return buffer
 }
 

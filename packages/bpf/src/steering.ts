@@ -23,15 +23,20 @@ import {
   readMemory,
   readMemoryKey,
   readRuleCount,
+  readTraceEvent,
   ruleCountSize,
   type Settings,
   settingsSize,
+  type TraceEvent,
+  type TraceTarget,
+  traceTargetSize,
   writeControl,
   writeDevice,
   writeFlowKey,
   writeMemory,
   writeMemoryKey,
   writeSettings,
+  writeTraceTarget,
 } from './layout.gen.ts'
 import { LoadedObject, Tcx } from './object.ts'
 
@@ -279,6 +284,35 @@ export class Steering {
   /** The file descriptors of all links: a process that inherits them keeps the programs attached. */
   get links(): readonly number[] {
     return [...this.#links.values()]
+  }
+
+  /**
+   * Calls back with what each hook does with each packet of one destination, both ways; every packet costs more meanwhile.
+   * Close it to stop. One at a time: a second takes the place of the first.
+   */
+  trace(target: Omit<TraceTarget, 'on'>, event: (event: TraceEvent) => void): { close(): void } {
+    const write = (on: number) =>
+      this.#object.update(
+        '.data.trace',
+        u32(0),
+        writeTraceTarget(Buffer.alloc(traceTargetSize), { ...target, on }),
+      )
+    const watch = watchRingBuffer('watch the trace', this.#object.map('trace_events'), (bytes) =>
+      event(readTraceEvent(bytes)),
+    )
+    write(1)
+    return {
+      close() {
+        write(0)
+        watch.close()
+      },
+    }
+  }
+
+  /** What {@link trace} needs of {@link Splicing.load}: maps by name. */
+  get traced(): Readonly<Record<string, number>> {
+    const names = ['.data.trace', 'trace_events']
+    return Object.fromEntries(names.map((name) => [name, this.#object.map(name)]))
   }
 
   /** What is known of programs' sockets, for {@link Fastpath.load}: the descriptor of a map. */

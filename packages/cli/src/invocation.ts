@@ -5,6 +5,7 @@ import { type Shell, shells, subcommands } from './manual/commands.ts'
 import { type Flags, flags, type Options, readOptions } from './options.ts'
 import { parseReload, parseRules, parseStatus, type RulesForm } from './rules/invocation.ts'
 import { parseTop, type TopForm } from './top/invocation.ts'
+import { parseTrace, type TraceForm } from './trace/invocation.ts'
 
 /** What the command line asks for. */
 export type Invocation =
@@ -16,6 +17,7 @@ export type Invocation =
   | { readonly form: 'completion'; readonly shell: Shell }
   | RulesForm
   | TopForm
+  | TraceForm
   | InterfaceForm
   | CommandForm
 
@@ -81,6 +83,7 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   if (name === 'reload') return parseReload(words, given)
   if (name === 'status') return parseStatus(words, given)
   if (name === 'top') return parseTop(words, given)
+  if (name === 'trace') return parseTrace(words, given)
   if (words.length > 0)
     throw new TproxyError('E_OPTION', `${name} takes no arguments`, {
       hint: `to run a program of that name: tproxy-run -- ${name} …`,

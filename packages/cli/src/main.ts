@@ -59,6 +59,8 @@ async function run(invocation: Invocation): Promise<Ending> {
       return (await import('./status.ts')).showStatus(invocation)
     case 'top':
       return Promise.race([(await import('./top/top.ts')).top(invocation), fatal])
+    case 'trace':
+      return (await import('./trace/trace.ts')).trace(invocation)
     case 'reload':
       return (await import('./rules/reload.ts')).reload(invocation)
     default:

@@ -47,6 +47,7 @@ export { clean, instances } from './tc/instances.ts'
 export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/interfaces.ts'
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'
+export type { TraceHook, TraceStep, TraceTarget } from './trace.ts'
 export type { Accepted, Adopted, Memories, Transport } from './transport.ts'
 export { type Destination, formatDestination, type Upstream } from './upstream.ts'
 export {

@@ -7,6 +7,7 @@ import type { ProcessInfo } from './process.ts'
 import type { Remember, Remembered } from './remember.ts'
 import type { Rules } from './rules/control.ts'
 import type { SessionEnd } from './session.ts'
+import type { TraceStep, TraceTarget } from './trace.ts'
 
 /** A connection as a transport delivers it: accepted, paused, and with its original destination. */
 export interface Accepted {
@@ -111,6 +112,8 @@ export interface Transport {
   readonly memories?: Memories
   /** Packets by program and by what became of them there, so far. */
   counters?(): Readonly<Record<string, Readonly<Record<string, bigint>>>>
+  /** What the kernel does with each packet of a destination, while subscribed to. */
+  trace?(target: TraceTarget): Observable<TraceStep>
   /** Takes nothing new; what was accepted still works. */
   stop(): void
   /** Undoes everything. */

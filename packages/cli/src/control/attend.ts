@@ -6,6 +6,7 @@ import { describeShadows } from '../shadows.ts'
 import { statusOf } from '../status.ts'
 import { type Answer, serve } from './server.ts'
 import { closeSession, snapshots } from './sessions.ts'
+import { traceOf } from './trace.ts'
 
 /** What can be told to a proxy that runs. */
 export interface Attendance extends AsyncDisposable {
@@ -39,6 +40,8 @@ export async function attend(proxy: TransparentProxy, given: Occasion): Promise<
         return from(reload({ reset: request.reset }))
       case 'sessions':
         return snapshots(proxy, request.intervalMs)
+      case 'trace':
+        return traceOf(proxy, request.target)
       case 'close':
         return from(closeSession(proxy, request.id))
       default:

@@ -1,4 +1,13 @@
-import type { Action, FastpathMode, Packet, ProcessInfo, Shadow } from '@tproxy/core'
+import type {
+  Action,
+  FastpathMode,
+  Packet,
+  ProcessInfo,
+  SessionEnd,
+  Shadow,
+  TraceStep,
+  TraceTarget,
+} from '@tproxy/core'
 
 /** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
 export type Request =
@@ -10,6 +19,8 @@ export type Request =
   | { readonly request: 'reload'; readonly reset: boolean }
   /** {@link Sessions}, at once and at every interval, of at least 100 ms. */
   | { readonly request: 'sessions'; readonly intervalMs: number }
+  /** {@link TraceLine}s, the first of which says that it began. */
+  | { readonly request: 'trace'; readonly target: TraceTarget }
   /** Resets a connection; answers how it ended. */
   | { readonly request: 'close'; readonly id: SessionRow['id'] }
 
@@ -64,6 +75,19 @@ export interface SessionRow {
   /** Since the verdict; unknown for those of an earlier process. */
   readonly durationMs?: number | undefined
 }
+
+/** What is told of a destination: what the kernel does with its packets, and what becomes of its connections. */
+export type TraceLine =
+  | ({ readonly event: 'tracing'; readonly pid: number } & TraceTarget)
+  | ({ readonly event: 'step' } & TraceStep)
+  | { readonly event: 'session'; readonly timeMs: number; readonly session: SessionRow }
+  | {
+      readonly event: 'end'
+      readonly timeMs: number
+      readonly session: SessionRow
+      readonly how: SessionEnd['how']
+      readonly error?: string
+    }
 
 interface Place {
   readonly address: string

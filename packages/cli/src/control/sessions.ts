@@ -50,7 +50,8 @@ export async function closeSession(proxy: TransparentProxy, id: SessionRow['id']
   throw new TproxyError('E_STATE', `close session ${id}: it has ended`)
 }
 
-function row(session: Session): SessionRow {
+/** What is told of a session. */
+export function row(session: Session): SessionRow {
   const { connection, verdict, plugin, upstream, carried, notSpliced, bytes, durationMs } = session
   return {
     id: connection.id,

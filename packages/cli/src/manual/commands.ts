@@ -1,6 +1,7 @@
 import { answerFlags, type Completion, type Flags, flags, selfFlags } from '../options.ts'
 import { reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
 import { topFlags } from '../top/invocation.ts'
+import { traceFlags } from '../trace/invocation.ts'
 
 /** A word in place of the command, with which something else is done. */
 export interface Subcommand {
@@ -24,6 +25,13 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     flags: topFlags,
     forms: {
       top: 'its connections, live: --sort KEY (down), --interval T (1s), --count N; without a terminal, or with --json, one line of JSON each time',
+    },
+  },
+  trace: {
+    flags: traceFlags,
+    forms: {
+      'trace 203.0.113.10:443':
+        'what becomes of packets from and to an address, or one of its ports, in the one that runs: what each of our programs in the kernel decides, in order, and why; and its connections. --count N: so many lines',
     },
   },
   rules: {

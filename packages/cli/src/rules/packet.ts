@@ -19,7 +19,7 @@ export function parsePacket(words: readonly string[], options: PacketOptions): P
     throw new TproxyError('E_OPTION', 'rules explain needs a protocol and two addresses', {
       hint: 'as in: rules explain tcp 192.0.2.1 203.0.113.10:443',
     })
-  const [source, destination] = [end(from), end(to)]
+  const [source, destination] = [parseEnd(from), parseEnd(to)]
   if (source.ip !== destination.ip)
     throw new TproxyError('E_OPTION', `${from} and ${to} are of different IP versions`)
   const { cgroup, process, interface: name } = options
@@ -52,8 +52,8 @@ function protocolNumber(text: string): number {
   })
 }
 
-/** `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. */
-function end(text: string): { ip: 4 | 6; address: string; port: number | undefined } {
+/** `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. Throws `E_OPTION`. */
+export function parseEnd(text: string): { ip: 4 | 6; address: string; port: number | undefined } {
   const [, bracketed, plain = text, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?$/.exec(text) ?? []
   const address = bracketed ?? plain
   const ip = isIP(address)

@@ -53,6 +53,11 @@ export class Devices {
     return this.#devices.find((device) => device.interface.name === name)?.interface.ifindex
   }
 
+  /** The reverse. */
+  nameOf(ifindex: number): string | undefined {
+    return this.#devices.find((device) => device.interface.ifindex === ifindex)?.interface.name
+  }
+
   close(): void {
     for (const server of this.#servers) server.close()
   }

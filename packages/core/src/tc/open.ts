@@ -33,6 +33,7 @@ import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
 import { families, type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
 import { Splicer } from './splicer.ts'
+import { Tracer } from './trace.ts'
 import { knownProblem } from './trial/known.ts'
 
 /** What to intercept. */
@@ -126,7 +127,9 @@ export async function openTransport(
   const directory = options.keepSpliced === true ? keepIn(instance.number) : undefined
   const problem = options.carry === 'relay' ? 'it was asked to be relayed' : await problemOfSplicing()
   const { splicing, unspliced } =
-    problem === undefined ? tryToSplice(mark, directory) : { splicing: undefined, unspliced: problem }
+    problem === undefined
+      ? tryToSplice({ mark, directory, steering })
+      : { splicing: undefined, unspliced: problem }
   if (splicing !== undefined) undo.use(splicing)
   if (directory !== undefined)
     undo.defer(() => {
@@ -135,6 +138,8 @@ export async function openTransport(
   const { fastpath, state } = await tryFastpath(options, steering)
   if (fastpath !== undefined) undo.use(fastpath)
   let splicer: Splicer | undefined
+  let devices: Devices | undefined
+  const interfaceName = (ifindex: number) => (ifindex === lo ? 'lo' : devices?.nameOf(ifindex))
   if (scope !== undefined) steering.setScope(scope)
   steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
   const describe = describer()
@@ -144,12 +149,13 @@ export async function openTransport(
       list,
       check: checkRules,
       describe: ({ owner }) => describe(owner),
-      interfaceName: (ifindex) => found.find((device) => device.ifindex === ifindex)?.name,
+      interfaceName,
       warn: (message) => warnings.next(message),
     }),
   )
 
   const memories = new KernelMemories(steering)
+  const tracer = new Tracer(steering, interfaceName)
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
   const listen = (device: Device): Promise<Server[]> =>
@@ -186,17 +192,18 @@ export async function openTransport(
     // The way back first: no packet is taken off its way before the answer can return.
     steering.attachReturnPath(lo)
     splicing?.attachLoopback(lo, steering.loopbackEgress)
-    const devices = undo.adopt(new Devices(steering, splicing, listen, scope !== undefined), (it) =>
+    const attached = undo.adopt(new Devices(steering, splicing, listen, scope !== undefined), (it) =>
       it.close(),
     )
-    await devices.update(found)
+    devices = attached
+    await attached.update(found)
     const { idleMs, halfClosedMs } = limits(options.timeouts)
     splicer =
       splicing &&
       undo.use(
         new Splicer({
           splicing,
-          ifindexOf: (name) => devices.ifindexOf(name),
+          ifindexOf: (name) => attached.ifindexOf(name),
           budget,
           limits: { idleMs, halfClosedMs },
           keeps: directory !== undefined,
@@ -207,7 +214,7 @@ export async function openTransport(
     undo.use(
       follow({
         selection,
-        devices,
+        devices: attached,
         attached: () => guard.hold(steering.links),
         changed: async () => {
           rules.refresh()
@@ -242,6 +249,7 @@ export async function openTransport(
     adopted: splicer?.adopted ?? [],
     fastpath: state,
     memories,
+    trace: (target) => tracer.trace(target),
     counters: () => ({
       steering: steering.counters(),
       ...(splicing && { splice: splicing.counters() }),
@@ -264,12 +272,12 @@ function connectionLimit(): number {
 }
 
 /** A kernel that does not take these programs costs speed, and no connection. */
-function tryToSplice(
-  mark: number,
-  directory: string | undefined,
-): { splicing: Splicing | undefined; unspliced: string } {
+function tryToSplice(how: Parameters<typeof loadSplicing>[0]): {
+  splicing: Splicing | undefined
+  unspliced: string
+} {
   try {
-    return { splicing: loadSplicing({ mark, directory }), unspliced: '' }
+    return { splicing: loadSplicing(how), unspliced: '' }
   } catch (cause) {
     return { splicing: undefined, unspliced: reason(cause) }
   }

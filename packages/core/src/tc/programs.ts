@@ -9,12 +9,14 @@ export const lo = 1
 export function loadSplicing({
   mark = 0,
   directory,
+  steering,
 }: {
   mark?: number
   directory?: string | undefined
+  steering?: Steering
 }): Splicing {
   try {
-    return Splicing.load(settingsOf(mark, false), directory)
+    return Splicing.load(settingsOf(mark, false), directory, steering?.traced)
   } catch (cause) {
     throw explain(cause)
   }
