@@ -136,19 +136,20 @@ describe('the command', () => {
     }
   })
 
-  test('may be tproxy-run again', async () => {
-    const { code, stdout, stderr } = await run([
-      '--',
-      ...tproxyRun,
-      '--',
-      'curl',
-      '-sS',
-      '-m',
-      '5',
-      `${page}/nested`,
-    ])
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  test('may be tproxy-run again, whose connections are carried on by the kernel in one place only', async () => {
+    // The inner one could splice its connection before the outer one knows what becomes of it.
+    const slow = `${directory}/slow.mjs`
+    writeFileSync(slow, 'export default () => () => new Promise((resolve) => setTimeout(resolve, 300))')
+    const curl = ['curl', '-sS', '-m', '5', `${page}/nested`]
+    const inner = [...tproxyRun, '--json', '--', ...curl]
+    const { code, stdout, stderr } = await run(['--json', '--plugin', slow, '--', ...inner])
+    expect(code).toBe(0)
     expect(stdout).toContain('GET /nested')
+    const ends = parsed(stderr).filter(({ event }) => event === 'session-end')
+    expect(ends.map(({ process, carried, notSpliced }) => [process.name, carried, notSpliced])).toEqual([
+      ['curl', 'relay', 'another transparent proxy has it'],
+      ['tproxy-run', 'splice', undefined],
+    ])
   })
 })
 

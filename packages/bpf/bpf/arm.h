@@ -173,8 +173,13 @@ int arm(struct __sk_buff *skb)
 	if (!enlist(a, &request, ROLE_STAND_IN, WAY_DOWN) ||
 	    !enlist(b, &request, ROLE_STAND_IN, WAY_UP))
 		goto free;
-	if (pair->upstream_ifindex == settings.lo_ifindex) {
-		upstream = receiver(skb, &request.upstream, v6);
+	upstream = receiver(skb, &request.upstream, v6);
+	if (pair->upstream_ifindex != settings.lo_ifindex) {
+		/* Somebody took what should have left: what we translate would pass them by. */
+		why = UNFIT_INTERCEPTED;
+		if (upstream && upstream->state != BPF_TCP_LISTEN)
+			goto free;
+	} else {
 		why = UNFIT_INTERFACE;
 		if (!upstream || !bpf_skc_to_tcp_sock(upstream))
 			goto free;

@@ -499,8 +499,9 @@ export const Unfit = {
   windows: 8,
   interface: 9,
   family: 10,
-  full: 11,
-  max: 12,
+  intercepted: 11,
+  full: 12,
+  max: 13,
 } as const
 
 export const SpliceCounter = {
