@@ -36,6 +36,11 @@ const ends = (id: number) => proxy.events.find((it) => it.event === 'session-end
 const hold = async (options: Parameters<typeof holdDial>[2] = {}): Promise<() => Promise<Dialled>> =>
   (await holdDial(world.client, [origin, 7], { shutdown: true, ...options })).release
 
+test('what is asked goes by a socket of ours alone', async () => {
+  const sockets = await world.client.sh("find /run/tproxy -name '*.sock' -printf '%m %u '")
+  expect(sockets).toBe('600 root ')
+})
+
 describe('top', () => {
   test('without a terminal, prints what it sees as lines of JSON, with rates from the second on', async () => {
     const talk = `exec 3<>/dev/tcp/${origin}/7; while echo hello >&3; do sleep 0.02; done`

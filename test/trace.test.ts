@@ -52,8 +52,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await ended(trace)
     expect(path(trace, port, 'SYN')).toEqual([
       'splice_egress next',
-      'wan_egress redirected steered_syn rule 2',
-      'lo_ingress next assigned listener_found',
+      'wan_egress redirected steeredSyn rule 2',
+      'lo_ingress next assigned listenerFound',
     ])
     expect(path(trace, port, 'SYN,ACK')).toEqual([
       'splice_loopback next',
@@ -63,7 +63,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const own = steps(trace).find(({ flags, source }) => flags.join() === 'SYN' && source.port !== port)
     expect(path(trace, own.source.port, 'SYN')).toEqual([
       'splice_egress next',
-      'wan_egress next passed_exempt',
+      'wan_egress next passedExempt',
     ])
     // The origin's answer arrives for our socket and leaves for the program, as from where it dialled.
     const back = steps(trace).find(({ hook, became }) => hook === 'splice_ingress' && became !== undefined)
@@ -99,7 +99,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await trace.until(() => steps(trace).some(({ protocol }) => protocol === 17), 'a datagram')
     expect(path(trace, direct.port, 'SYN')).toEqual([
       'splice_egress next',
-      'wan_egress next passed_rule rule 3',
+      'wan_egress next passedRule rule 3',
     ])
     const refusal = steps(trace).find(({ reasons }) => reasons.includes('rejected'))
     expect(refusal).toMatchObject({

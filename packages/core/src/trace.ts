@@ -41,7 +41,7 @@ export interface TraceStep {
    * to another interface, or another direction; `dropped`.
    */
   readonly decision: 'next' | 'sent' | 'redirected' | 'dropped'
-  /** Why, as `enum counter` and `enum splice_counter` of contract.h have it; none where the packet is not for this hook. */
+  /** Why, as `counters()` and contract.h name it; none where the packet is not for this hook. */
   readonly reasons: readonly string[]
   /** The rule that decided it, from 1; 0 is the default. Undefined where none was asked. */
   readonly rule?: number

@@ -40,7 +40,11 @@ function stepLine(step: Step, decided: (decision: Step['decision']) => string): 
   const kind = (flags: readonly string[]) =>
     flags.length > 0 ? flags.join(',') : protocolName(step.protocol)
   const by = rule === undefined ? [] : [rule === 0 ? 'default' : `rule ${rule}`]
-  const why = [...reasons.map((reason) => reason.replaceAll('_', ' ')), ...by].join(', ') || 'not for it'
+  const why =
+    [
+      ...reasons.map((reason) => reason.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)),
+      ...by,
+    ].join(', ') || 'not for it'
   const result =
     became && `, now ${place(became.source)} > ${place(became.destination)} ${kind(became.flags)}`
   return [

@@ -19,7 +19,7 @@ const flagsOf = (bits: number) => flagNames.filter((_, bit) => (bits >> bit) & 1
 
 const snake = (name: string) => name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const named = (values: Readonly<Record<string, number>>) =>
-  new Map(Object.entries(values).map(([name, value]) => [value, snake(name)]))
+  new Map(Object.entries(values).map(([name, value]) => [value, name]))
 const hooks = named(Hook)
 const reasons = named(Counter)
 const spliceReasons = named(SpliceCounter)
@@ -64,7 +64,7 @@ export class Tracer {
     return {
       number,
       timeMs: epochMs + Number(event.time) / 1e6,
-      hook: hooks.get(event.hook) as TraceHook,
+      hook: snake(hooks.get(event.hook) ?? '') as TraceHook,
       interface: this.#interfaceName(ifindex) ?? `${ifindex}`,
       protocol: event.protocol,
       flags: flagsOf(event.flagsBefore),
