@@ -43,6 +43,8 @@ function install(folder: string): void {
     zod: 'packages/core/node_modules/zod',
     typescript: 'node_modules/typescript',
     '@types/node': 'node_modules/@types/node',
+    express: 'test/node_modules/express',
+    '@types/express': 'test/node_modules/@types/express',
   }
   for (const name of ['@tproxy', '@types', '.bin'])
     mkdirSync(`${folder}/node_modules/${name}`, { recursive: true })
