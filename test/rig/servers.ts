@@ -92,7 +92,7 @@ export function tinyproxy(
     const file = `${directory}/tinyproxy.conf`
     const login = credentials === undefined ? '' : `BasicAuth ${credentials.user} ${credentials.password}\n`
     const listen = addresses.map((address) => `Listen ${address}\n`).join('')
-    writeFileSync(file, `Port ${port}\n${listen}Timeout 60\nMaxClients 50\nLogLevel Error\n${login}`)
+    writeFileSync(file, `Port ${port}\n${listen}Timeout 60\nMaxClients 500\nLogLevel Error\n${login}`)
     return ['tinyproxy', '-d', '-c', file]
   })
 }

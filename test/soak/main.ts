@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
+import { setup } from '../rig/trial.ts'
 import { describe } from './report.ts'
 import { Soak } from './soak.ts'
 
@@ -16,6 +17,7 @@ if (!(minutes > 0) || !Number.isInteger(seed) || positionals.length > 1) {
   process.exit(2)
 }
 const path = values.report ?? `${tmpdir()}/soak-${seed}.json`
+await setup()
 console.log(`soak: seed ${seed}, ${minutes} minutes`)
 const report = await Soak.run({ seconds: Math.round(minutes * 60), seed, say: (line) => console.log(line) })
 writeFileSync(path, `${JSON.stringify(report, undefined, 2)}\n`)

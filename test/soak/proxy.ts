@@ -31,6 +31,7 @@ export interface Tally {
   readonly ends: Record<string, number>
   readonly carried: Record<string, number>
   readonly relayedBecause: Record<string, number>
+  readonly failedBecause: Record<string, number>
   readonly warnings: Record<string, number>
 }
 
@@ -40,7 +41,15 @@ const increment = (counts: Record<string, number>, name: string) => {
 
 /** The tproxy-run under test; one process after the other. */
 export class Proxy {
-  readonly tally: Tally = { starts: 0, sessions: 0, ends: {}, carried: {}, relayedBecause: {}, warnings: {} }
+  readonly tally: Tally = {
+    starts: 0,
+    sessions: 0,
+    ends: {},
+    carried: {},
+    relayedBecause: {},
+    failedBecause: {},
+    warnings: {},
+  }
   /** Source ports of connections that a process left to the kernel on purpose. */
   readonly kept = new Set<number>()
   readonly rules: string
@@ -209,6 +218,7 @@ export class Proxy {
         increment(tally.ends, event.end.how)
         increment(tally.carried, event.carried)
         if (event.notSpliced) increment(tally.relayedBecause, event.notSpliced)
+        if (event.end.error) increment(tally.failedBecause, event.end.error.replace(/\d+/g, '#'))
         if (event.end.how === 'kept') this.kept.add(event.source.port)
         return
       case 'adopted':

@@ -62,6 +62,7 @@ export function describe(report: Report): string {
     ...counts(`${proxy.sessions} sessions in ${proxy.starts} processes, carried by`, proxy.carried),
     ...counts('they ended', proxy.ends),
     ...counts('relayed because', proxy.relayedBecause),
+    ...counts('failed because', proxy.failedBecause),
     ...counts('warnings', proxy.warnings),
     table([
       ['tproxy-run holds', 'fds', 'RSS MB', 'heap MB', 'legs', 'flows'],
