@@ -74,7 +74,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     test('direct never enters userspace, and the origin sees the program itself', async () => {
       const result = await dial(world.client, [origin, 7], { echo: 10_000 })
       expect(result).toMatchObject({ end: 'closed', received: 10_000, equal: true })
-      expect(world.reached.at(-1)).toMatchObject({ fromPort: result.port })
+      await expect.poll(() => world.reached.at(-1)).toMatchObject({ fromPort: result.port })
       expect(await datagram(world.client, [origin, 7])).toBe('answered')
       // In fragments, too.
       expect(await datagram(world.client, [origin, 7], { bytes: 20_000 })).toBe('answered')

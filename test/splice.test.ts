@@ -9,7 +9,7 @@ import type { Host, Program } from './rig/host.ts'
 import { microsocks } from './rig/servers.ts'
 import { endFrom } from './rig/sessions.ts'
 import { digest, generate } from './rig/stream.ts'
-import { addresses, World } from './rig/world.ts'
+import { addresses, tellRules, World } from './rig/world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -83,6 +83,30 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const reset = await dial(world.client, [origin, 1001], { send: 'x' })
     expect(reset.end).toBe('ECONNRESET')
     expect(await endFrom(proxy, reset.port)).toMatchObject({ how: 'reset', by: 'upstream' })
+    await expectEnd(proxy)
+  })
+
+  test('its rule counts what the program sends, until other rules are in force', async () => {
+    await using proxy = await world.proxy({ interfaces: ['wan0'], rules: ['direct dport 22', 'proxy tcp'] })
+    const held = await holdDial(world.client, [origin, 7], { echo: 3 * MB })
+    // Silent, so that the kernel carries all of it.
+    await sleep(300)
+    const handshake = (await tellRules(proxy, {})).counts?.[2] ?? [0, 0]
+    expect(handshake[0]).toBeLessThan(5)
+    const echoed = await held.release()
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({ carried: 'splice' })
+    const { counts } = await tellRules(proxy, {})
+    expect(counts?.[1]).toEqual([0, 0])
+    expect(counts?.[2]?.[0]).toBeGreaterThan((3 * MB) / 65_536)
+    expect(counts?.[2]?.[1]).toBeGreaterThan(3 * MB)
+    // Of three megabytes in large packets, headers and acknowledgements are little.
+    expect(counts?.[2]?.[1]).toBeLessThan(3.3 * MB)
+
+    const older = await holdDial(world.client, [origin, 7], { echo: MB })
+    await sleep(300)
+    await tellRules(proxy, { rules: ['proxy tcp'] })
+    await older.release()
+    expect((await tellRules(proxy, {})).counts?.[1]).toEqual([0, 0])
     await expectEnd(proxy)
   })
 

@@ -75,7 +75,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       reasons: expect.arrayContaining(['carried']),
     })
     const fin = path(trace, port, 'FIN,ACK')
-    expect(fin[0]).toBe('splice_egress sent carried')
+    expect(fin[0]).toBe('splice_egress sent carried rule 2')
     const told = trace.events.filter(({ event }) => event === 'session' || event === 'end')
     expect(told).toMatchObject([
       { event: 'session', session: { verdict: 'direct', rule: 2, process: { name: 'client' } } },

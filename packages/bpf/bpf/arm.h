@@ -5,6 +5,7 @@
 
 #include "ends.h"
 #include "kernel.h"
+#include "opened.h"
 #include "packet.h"
 #include "settle.h"
 
@@ -133,6 +134,7 @@ int arm(struct __sk_buff *skb)
 	struct carriage carriage = {};
 	struct arming request;
 	struct membership *member;
+	struct opened *opened;
 	struct flow_key incoming, v4;
 	struct leg leg;
 	struct pair *pair;
@@ -166,6 +168,10 @@ int arm(struct __sk_buff *skb)
 		goto out;
 	member = bpf_sk_storage_get(&members, b, NULL, 0);
 	pair->state = member && member->plain ? PAIR_CARRIED : PAIR_ARMED;
+
+	opened = bpf_sk_storage_get(&sockets, client, NULL, 0);
+	pair->rule = opened ? opened->verdict.rule : 0;
+	pair->generation = opened ? opened->verdict.generation : 0;
 
 	reverse(&incoming, &request.upstream);
 	/* Ours first: not one of their packets may leave unseen once others are translated. */

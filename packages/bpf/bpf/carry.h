@@ -5,6 +5,7 @@
 
 #include "ends.h"
 #include "kernel.h"
+#include "rule_counts.h"
 #include "segment.h"
 
 /* Under the lock, or `settle` might find the pair spliced after its end. */
@@ -198,6 +199,18 @@ static __always_inline long make_reset(struct __sk_buff *skb, const struct segme
 				   new, 2);
 }
 
+/* What a program sent, for its rule. Not static: so it is verified once, and not with each path. */
+__noinline int count_sent(struct __sk_buff *skb, __u32 network, __u32 rule, __u32 generation)
+{
+	__u32 zero = 0;
+	struct control *state = bpf_map_lookup_elem(&control, &zero);
+
+	trace_rule(rule, generation);
+	if (state)
+		count_rule(skb, network, state, rule, generation);
+	return 0;
+}
+
 enum outcome { LEFT, TRANSLATED, SPOILT };
 
 /* A packet that a program or an upstream sent. */
@@ -244,6 +257,9 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 				return because(SPLICE_DROPPED, SPOILT);
 			because(SPLICE_COPIED, 0);
 			hold_back(segment, &pair->ways[way & 1]);
+		} else if (way == WAY_UP) {
+			/* Of what is copied, the steering counts the copy. */
+			count_sent(skb, segment->network, pair->rule, pair->generation);
 		}
 		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
 			keep_up(skb, pair, way, segment);

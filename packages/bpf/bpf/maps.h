@@ -3,16 +3,9 @@
 #define TPROXY_MAPS_H
 
 #include "opened.h"
+#include "rule_counts.h"
 
 const volatile struct settings settings SEC(".rodata.settings");
-
-/* Written by: the process. Read by: wan_egress, once per connection. Bounded: one entry. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct control);
-} control SEC(".maps");
 
 /* The interfaces, by slot. Written by: the process, before it attaches there. Read by: wan_egress,
  * lo_egress. Bounded: LIMIT_DEVICES, and the process refuses more. */
@@ -59,15 +52,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } exempt SEC(".maps");
-
-/* Packets by the rule that decided them, the default first. Written by: wan_egress. Read by: the
- * process. Bounded: by the longest list. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LIMIT_RULES + 1);
-	__type(key, __u32);
-	__type(value, struct rule_count);
-} rule_counts SEC(".maps");
 
 /* What was decided about a datagram by its first fragment, which has the ports. Written and read
  * by: wan_egress. Bounded: LIMIT_FRAGMENTED, least recently used first. Evicted: the rest of the

@@ -46,6 +46,8 @@ struct pair {
 	__u32 by;
 	__u32 client_ifindex;
 	__u32 upstream_ifindex;
+	__u32 rule; /* that had the connection proxied */
+	__u32 generation;
 	__u8 v6;
 	__u8 same_addresses; /* only ports differ: the upstream is the destination itself */
 	__u8 plain_path; /* up, what leaves by the program's interface needs no other next hop */

@@ -15,14 +15,16 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_core_read.h>
-#include "arm.h"
-#include "carry.h"
-#include "refer.h"
-#include "sever.h"
+#include "pair.h"
 
 #define TRACE_COUNTERS splice_counters
 #define TRACE_REASONS  SPLICE_MAX
 #include "trace.h"
+
+#include "arm.h"
+#include "carry.h"
+#include "refer.h"
+#include "sever.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

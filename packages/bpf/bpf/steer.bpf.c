@@ -50,21 +50,12 @@ static __always_inline bool is_neighbor_discovery(const struct packet *packet)
 	       ((packet->type >= 130 && packet->type <= 137) || packet->type == 143);
 }
 
-/* Notes a packet for its rule, unless that belongs to a list that is no longer in force. */
-static __always_inline void count_rule(struct __sk_buff *skb, const struct control *state,
+/* Notes a packet for the rule that decided it. */
+static __always_inline void decided_by(struct __sk_buff *skb, const struct control *state,
 				       const struct verdict *verdict, __u32 network)
 {
-	__u32 rule = verdict->rule;
-	struct rule_count *value;
-
-	trace_rule(verdict);
-	if (verdict->generation != state->generation)
-		return;
-	value = bpf_map_lookup_elem(&rule_counts, &rule);
-	if (value) {
-		value->packets += 1;
-		value->bytes += skb->len - network;
-	}
+	trace_rule(verdict->rule, verdict->generation);
+	count_rule(skb, network, state, verdict->rule, verdict->generation);
 }
 
 static __always_inline void log_verdict(struct __sk_buff *skb, const struct packet *packet,
@@ -242,7 +233,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 			/* The fast path: one look at the socket. */
 			if (!again && (opened->decided == DECIDED_TO_PASS ||
 				       opened->verdict.action == ACTION_DIRECT)) {
-				count_rule(skb, state, &opened->verdict, ETH_HLEN);
+				decided_by(skb, state, &opened->verdict, ETH_HLEN);
 				return because(COUNT_PASSED_DECIDED, NEXT);
 			}
 		} else {
@@ -264,7 +255,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (!device)
 		return because(COUNT_DROPPED_DEVICE, TC_ACT_SHOT);
 	if (tcp && opened && opened->decided && !again && opened->verdict.action == ACTION_PROXY) {
-		count_rule(skb, state, &opened->verdict, device->has_mac ? ETH_HLEN : 0);
+		decided_by(skb, state, &opened->verdict, device->has_mac ? ETH_HLEN : 0);
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
@@ -277,7 +268,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 				      : because(COUNT_PASSED_UNREADABLE, NEXT);
 	if (tcp && opened && opened->decided && !again) {
 		verdict = opened->verdict;
-		count_rule(skb, state, &verdict, packet.network);
+		decided_by(skb, state, &verdict, packet.network);
 		return apply(skb, &verdict, &packet, device, index);
 	}
 	if (!tcp && belongs_to_us(skb, &packet)) {
@@ -307,7 +298,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 			if (again)
 				return reset(skb, &packet, device);
 			verdict.action = ACTION_DIRECT;
-			count_rule(skb, state, &verdict, packet.network);
+			decided_by(skb, state, &verdict, packet.network);
 			if (tcp && opened) {
 				opened->verdict = verdict;
 				opened->decided = DECIDED_BY_RULE;
@@ -317,7 +308,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 		if (opened && recall(&packet.key, opened->owner.uid, state->remembers, &verdict))
 			count(COUNT_REMEMBERED);
 	}
-	count_rule(skb, state, &verdict, packet.network);
+	decided_by(skb, state, &verdict, packet.network);
 	if (verdict.log && packet.fragment != FRAGMENT_LATER)
 		log_verdict(skb, &packet, &verdict, opened);
 	if (tcp && opened) {

@@ -215,14 +215,14 @@ static __always_inline int trace_end(struct __sk_buff *skb, enum hook hook, bool
 }
 
 /* The rule that decides this packet. */
-static __always_inline void trace_rule(const struct verdict *verdict)
+static __always_inline void trace_rule(__u32 rule, __u32 generation)
 {
 	struct trace_state *state = trace.on ? trace_state() : NULL;
 	struct trace_start *start = state ? trace_start(state->depth) : NULL;
 
 	if (start) {
-		start->rule = verdict->rule;
-		start->generation = verdict->generation;
+		start->rule = rule;
+		start->generation = generation;
 	}
 }
 

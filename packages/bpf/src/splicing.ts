@@ -64,15 +64,15 @@ export class Splicing implements Disposable {
   /**
    * Opens, configures and loads. The error's message holds the telling line of the verifier's log. With a directory of a bpf
    * file system, what is attached and known is pinned there: it outlives the process, and the next with this directory, and
-   * the same `keptLayout`, takes it over. `traced`, of `Steering`, has `Steering.trace` tell of these hooks too.
+   * the same `keptLayout`, takes it over. `shared`, of `Steering`, has these count for rules, and tell a trace, too.
    */
   static load(
     settings: Settings,
     directory?: string,
-    traced: Readonly<Record<string, number>> = {},
+    shared: Readonly<Record<string, number>> = {},
   ): Splicing {
     const options = {
-      shared: traced,
+      shared,
       settings: writeSettings(Buffer.alloc(settingsSize), settings),
       pinned: directory === undefined ? undefined : { directory, maps: pairMaps },
     }

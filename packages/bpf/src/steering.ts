@@ -309,9 +309,9 @@ export class Steering {
     }
   }
 
-  /** What {@link trace} needs of {@link Splicing.load}: maps by name. */
-  get traced(): Readonly<Record<string, number>> {
-    const names = ['.data.trace', 'trace_events']
+  /** What both kinds of programs write and read, for {@link Splicing.load}: maps by name. */
+  get shared(): Readonly<Record<string, number>> {
+    const names = ['control', 'rule_counts', 'sockets', '.data.trace', 'trace_events']
     return Object.fromEntries(names.map((name) => [name, this.#object.map(name)]))
   }
 

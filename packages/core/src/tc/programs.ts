@@ -16,7 +16,7 @@ export function loadSplicing({
   steering?: Steering
 }): Splicing {
   try {
-    return Splicing.load(settingsOf(mark, false), directory, steering?.traced)
+    return Splicing.load(settingsOf(mark, false), directory, steering?.shared)
   } catch (cause) {
     throw explain(cause)
   }

@@ -47,7 +47,8 @@ export class KernelRules implements Rules, Disposable {
   #list: RuleList
   #compiled: CompiledRules
   #resolved: ResolvedList
-  #generation = 1
+  /** Begins anew with each process, for connections that an earlier one spliced have numbers of its lists. */
+  #generation = Math.floor(Date.now() / 1000)
   /** What was counted for this list before its names were looked up again. */
   #before: readonly RuleCount[] = []
   #watchers: FSWatcher[] = []

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What is counted for each rule; by the steering, and by splice for what that no longer sees. */
+#ifndef TPROXY_RULE_COUNTS_H
+#define TPROXY_RULE_COUNTS_H
+
+#include "contract.h"
+
+/* Written by: the process. Read by: wan_egress, carry. Bounded: one entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+} control SEC(".maps");
+
+/* Packets by the rule that decided them, the default first. Written by: wan_egress, carry.
+ * Read by: the process. Bounded: by the longest list. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LIMIT_RULES + 1);
+	__type(key, __u32);
+	__type(value, struct rule_count);
+} rule_counts SEC(".maps");
+
+/* Notes a packet, from its IP header on, for the rule that decided it, unless that belongs to a
+ * list that is no longer in force. */
+static __always_inline void count_rule(const struct __sk_buff *skb, __u32 network,
+				       const struct control *state, __u32 rule, __u32 generation)
+{
+	struct rule_count *value;
+
+	if (generation != state->generation)
+		return;
+	value = bpf_map_lookup_elem(&rule_counts, &rule);
+	if (value) {
+		value->packets += 1;
+		value->bytes += skb->len - network;
+	}
+}
+
+#endif
