@@ -208,7 +208,8 @@ struct dimension {
 
 struct ruleset {
 	__u32 extended;	 /* 1: rules look at more than addresses, protocol and ports */
-	__u32 summaries; /* words of a row's summary; each stands for 64 words of 64 rules */
+	__u32 summaries; /* words of a row's summary; each stands for 64 words of 64 rules. 0: a row
+			    is one word */
 	__u32 order;	 /* 16 bits for each bit of a row */
 	__u32 verdicts;
 	struct dimension dimensions[FIELD_MAX];

@@ -239,11 +239,18 @@ __noinline int LIST(ask)(struct __sk_buff *skb, const struct LIST(list) * list,
 	if (ruleset->extended)
 		LIST(owner_rows)(skb, list, question, &rows);
 	search.candidates = LIST(and_rows)(list, &rows, 0);
-	/* Mostly there are up to three. */
-	for (int i = 0; i < 3 && search.candidates; i++)
-		LIST(compare)(list, &rows, &search);
-	if (search.candidates || ruleset->summaries > 1)
-		search.best = LIST(finish)(list, &rows, &search);
+	if (!ruleset->summaries) {
+		/* One word of rules: these are they. */
+		if (search.candidates)
+			search.best = READ(__u16, list,
+					   ruleset->order + trailing_zeros(search.candidates) * 2);
+	} else {
+		/* Mostly there are up to three. */
+		for (int i = 0; i < 3 && search.candidates; i++)
+			LIST(compare)(list, &rows, &search);
+		if (search.candidates || ruleset->summaries > 1)
+			search.best = LIST(finish)(list, &rows, &search);
+	}
 	*verdict = READ(struct verdict, list,
 			ruleset->verdicts +
 			    (search.best == NO_RULE ? 0 : search.best) * sizeof(struct verdict));

@@ -24,7 +24,7 @@ export class RuleSet {
   }
 }
 
-/** All different rows, each once, with its summary before it. A row is known by its number, from 0. */
+/** All different rows, each once, with its summary before it, unless it is one word. A row is known by its number, from 0. */
 export class Rows {
   /** Words of a summary. */
   readonly summaries: number
@@ -35,7 +35,7 @@ export class Rows {
 
   constructor(rules: number) {
     const words = Math.max(1, Math.ceil(rules / wordBits))
-    this.summaries = Math.ceil(words / wordBits)
+    this.summaries = words === 1 ? 0 : Math.ceil(words / wordBits)
     this.size = (this.summaries + words) * 8
   }
 
@@ -60,9 +60,11 @@ export class Rows {
       for (let word = 0; word < row.length; word += 2) {
         const [low = 0, high = 0] = [row[word], row[word + 1]]
         if ((low | high) === 0) continue
-        const bit = word / 2
-        const summary = start + (bit >>> 3)
-        into[summary] = (into[summary] ?? 0) | (1 << (bit & 7))
+        if (this.summaries > 0) {
+          const bit = word / 2
+          const summary = start + (bit >>> 3)
+          into[summary] = (into[summary] ?? 0) | (1 << (bit & 7))
+        }
         into.writeUInt32LE(low, start + this.summaries * 8 + word * 4)
         into.writeUInt32LE(high, start + this.summaries * 8 + word * 4 + 4)
       }
