@@ -68,14 +68,19 @@ static __always_inline int stand_in(struct __sk_buff *skb, struct pair *pair, __
 	return NEXT;
 }
 
-/* A connection begins: notes whether its packets carry the addresses that its socket has. */
+/* A connection of ours begins: notes whether its packets carry the addresses that its socket has.
+ */
 static __noinline void note_opening(struct __sk_buff *skb, struct bpf_sock *sk, __u32 network)
 {
+	struct opened *opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	struct membership *member;
 	struct flow_key wire = {}, own = {};
 	struct segment segment;
 	bool same;
 
+	/* A program's. */
+	if (opened && !opened->exempt)
+		return;
 	if (!read_segment(skb, network, &segment, &wire))
 		return;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
