@@ -23,6 +23,16 @@ struct segment {
 
 #define TCP_MOVING (TCP_FIN | TCP_SYN | TCP_RST)
 
+/* With all options (RFC 791, 3.1); what comes behind an IPv6 header may be as long. */
+#define IP_HEADER_MAX 60
+
+static __always_inline bool has_options(struct __sk_buff *skb, const struct iphdr *ip,
+					const void *end)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) && (const void *)(ip + 1) <= end &&
+	       ip->ihl != 5;
+}
+
 /* Reads a segment, and its addresses into key unless that is NULL. False: not TCP in one piece. */
 static __always_inline bool read_segment(struct __sk_buff *skb, __u32 network,
 					 struct segment *segment, struct flow_key *key)
@@ -38,9 +48,11 @@ static __always_inline bool read_segment(struct __sk_buff *skb, __u32 network,
 		return false;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	/* What is not in the linear part yet; no packet of a pair is shorter. */
-	if (data + network + sizeof(*v6) + sizeof(*tcp) > end) {
-		length = network + sizeof(*v6) + sizeof(*tcp);
+	/* What is not in the linear part yet, where the headers of what this host sends end: a byte
+	 * more costs another allocation and copy of all of it. */
+	length = skb->protocol == bpf_htons(ETH_P_IP) ? sizeof(*v4) : sizeof(*v6);
+	if (data + network + length + sizeof(*tcp) > end || has_options(skb, data + network, end)) {
+		length = network + IP_HEADER_MAX + sizeof(*tcp);
 		if (bpf_skb_pull_data(skb, length < skb->len ? length : skb->len))
 			return false;
 		data = (void *)(long)skb->data;
@@ -87,7 +99,7 @@ static __always_inline bool read_segment(struct __sk_buff *skb, __u32 network,
 	} else {
 		return false;
 	}
-	if (segment->transport > network + 60)
+	if (segment->transport > network + IP_HEADER_MAX)
 		return false;
 	tcp = data + segment->transport;
 	if ((void *)(tcp + 1) > end)
@@ -274,6 +286,7 @@ static __noinline long translate(struct __sk_buff *skb, const struct pair *pair,
 	const struct way *this = &pair->ways[index & 1], *back = &pair->ways[!(index & 1)];
 	const struct flow_key *to = &pair->to[index & 1];
 	__u32 old[PLAIN_WORDS] = {}, new[PLAIN_WORDS], length = WORD_NOPS * 4, window;
+	__u64 difference;
 	__s64 sum = 0;
 	bool plain = segment->words == PLAIN_WORDS;
 
@@ -298,12 +311,18 @@ static __noinline long translate(struct __sk_buff *skb, const struct pair *pair,
 		if (sum < 0)
 			return -1;
 	}
-	sum = bpf_csum_diff(old, WORD_CHECK * 4, new, WORD_CHECK * 4, sum);
+	difference = (__u32)sum;
+	for (int word = WORD_PORTS; word < WORD_CHECK; word++)
+		difference += (__u64)(__u32)~old[word] + new[word];
 	if (length == sizeof(new))
-		sum = bpf_csum_diff(old + WORD_NOPS, 12, new + WORD_NOPS, 12, sum);
+		for (int word = WORD_VALUE; word < PLAIN_WORDS; word++)
+			difference += (__u64)(__u32)~old[word] + new[word];
+	/* Carries come in again at the other end, in 32 bits as in 16 (RFC 1071, 2). */
+	difference = (__u32)difference + (difference >> 32);
+	difference = (__u32)difference + (difference >> 32);
 	if (bpf_skb_store_bytes(skb, segment->transport, new, length, 0) ||
-	    bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0, sum,
-				0))
+	    bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0,
+				difference, 0))
 		return -1;
 	return 0;
 }
