@@ -1,4 +1,5 @@
 // Everything in turn, noted as it comes: what fails is left out and said.
+import { readFileSync } from 'node:fs'
 import { hold, prepareAll, startUp } from './alone.ts'
 import { compare, openAll, reason } from './compare.ts'
 import { machine, version } from './machine.ts'
@@ -16,7 +17,12 @@ export interface Plan {
   readonly workloads?: readonly Workload[]
   /** How many connections to hold. None: neither memory nor start-up is measured. */
   readonly held: readonly number[]
+  /** Whether to hold as many as descriptors allow, too. */
+  readonly toLimit?: boolean
 }
+
+/** What a process that holds connections has open besides, and more. */
+const otherFiles = 1000
 
 const say = (text: string) => process.stderr.write(`bench: ${text}\n`)
 
@@ -80,14 +86,22 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
     const idle = await prepareAll(stack, chosen, failed)
     say(`start-up of ${idle.length} sides`)
     startUps = await startUp(idle, plan.rounds, failed)
-    for (const count of plan.held)
-      for (const it of idle)
-        try {
-          if (minutes() > plan.minutes + 3) throw new Error('not measured, the time was over')
-          held = [...held, await hold(it, count)]
-        } catch (error) {
-          note(`${it.side.name}, ${count} connections: ${reason(error)}`)
-        }
+    const limit = Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
+    const most = idle.flatMap((it) => {
+      const { descriptors } = it.side
+      const count = Math.floor((limit - otherFiles) / (descriptors ?? 1))
+      return plan.toLimit && descriptors !== undefined ? [{ it, count }] : []
+    })
+    for (const { it, count } of [
+      ...plan.held.flatMap((each) => idle.map((it) => ({ it, count: each }))),
+      ...most,
+    ])
+      try {
+        if (minutes() > plan.minutes + 3) throw new Error('not measured, the time was over')
+        held = [...held, await hold(it, count)]
+      } catch (error) {
+        note(`${it.side.name}, ${count} connections: ${reason(error)}`)
+      }
   }
   keep()
 }

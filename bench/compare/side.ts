@@ -22,6 +22,8 @@ export interface Side {
   readonly steer?: (world: World) => Promise<void>
   /** Starts it in the client, and resolves when it can be used. Without: no process carries. */
   readonly start?: (world: World, stack: AsyncDisposableStack) => Promise<Program>
+  /** Of the process, for each connection that is open: it can be asked to hold as many as it may have. */
+  readonly descriptors?: number
   /** Given to the traffic (ends.c): asks the upstream by itself. */
   readonly asks?: 'socks' | 'http'
   /** Words that run the traffic. */

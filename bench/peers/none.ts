@@ -5,7 +5,8 @@ const setup = 'no proxy in between'
 const again = 'a second one like it: what it differs by is noise'
 
 export const none: readonly Side[] = [
-  { name: 'no proxy', route: 'origin', setup },
+  // Of the two ends.
+  { name: 'no proxy', route: 'origin', setup, descriptors: 1 },
   { name: 'no proxy, again', route: 'origin', setup: again },
   { name: 'by itself', route: 'socks', asks: 'socks', setup: 'the program speaks SOCKS5 by itself' },
   { name: 'by itself', route: 'http', asks: 'http', setup: 'the program speaks CONNECT by itself' },

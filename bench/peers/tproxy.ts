@@ -33,6 +33,8 @@ export const tproxy: readonly Side[] = [
         route: route as Route,
         setup: `\`${['tproxy-run', '-i', 'wan0', ...args].join(' ')}\``,
         start: (world) => start(world, args),
+        // Silent, a spliced one has only the socket that keeps its port.
+        ...(carrier !== 'relay, fastpath' && { descriptors: carrier === 'splice' ? 1 : 2 }),
       }
     }),
   ),
