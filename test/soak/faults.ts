@@ -17,6 +17,8 @@ export interface Fault {
   readonly weight: number
   /** Connections on these ways may break; on all others they have to live. */
   readonly breaks: readonly Way[]
+  /** Whether packets are lost: of a reset, which is sent once, the other side may then never hear. */
+  readonly loses?: boolean
   /** Whether those that the kernel carries live all the same, and are known by their source port: see `Proxy.kept`. */
   readonly spares?: boolean
   /** Resolves when it is over. */
@@ -60,12 +62,14 @@ export const faults: readonly Fault[] = [
   {
     name: 'packets are lost',
     weight: 4,
+    loses: true,
     breaks: none,
     happen: (scene) => lose(scene, scene.random.size(1, 50), scene.random.between(1000, 6000)),
   },
   {
     name: 'a blackout',
     weight: 2,
+    loses: true,
     breaks: none,
     happen: (scene) => lose(scene, 1000, scene.random.between(100, 2500)),
   },
@@ -104,6 +108,7 @@ export const faults: readonly Fault[] = [
   {
     name: 'an interface goes down and up',
     weight: 2,
+    loses: true,
     breaks: allWays,
     async happen({ setting: { world }, random }) {
       const [name, routes] = random.pick([

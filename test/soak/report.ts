@@ -22,6 +22,8 @@ export interface Report {
   readonly held: { readonly base: Holding; readonly highest: Holding; readonly last: Holding }
   /** How often all came to rest, and the longest that it took. */
   readonly rests: { readonly count: number; readonly longestMs: number }
+  /** Connections that the internet held on to, for a reset was lost on its way. */
+  readonly halfOpen: number
   readonly violations: readonly string[]
   /** What happened last before the first violation, else before the end. */
   readonly events: readonly string[]
@@ -71,7 +73,7 @@ export function describe(report: Report): string {
         ...[fds, rssMb, heapMb, legs, flows],
       ]),
     ]),
-    `${report.throughput.toFixed(1)} MB/s; at rest ${rests.count} times, after ${(rests.longestMs / 1000).toFixed(1)} s at most`,
+    `${report.throughput.toFixed(1)} MB/s; at rest ${rests.count} times, after ${(rests.longestMs / 1000).toFixed(1)} s at most, ${report.halfOpen} connections having one end only`,
     ...(violations.length === 0 ? [] : [`${violations.length} violations:`, violations.join('\n')]),
     ...(violations.length === 0 ? [] : ['what happened before the first:', report.events.join('\n')]),
     `soak: seed ${report.seed}, ${report.seconds} s, ${violations.length === 0 ? 'every promise was kept' : 'FAILED'}`,

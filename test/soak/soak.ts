@@ -14,6 +14,8 @@ const parallel = 6
 const stretchSeconds = 60
 /** The longest that connections without an end of their own may last: by keepalive, retransmission and the idle time. */
 const restMs = 60_000
+/** After that, nobody sends again what was lost: the kernel's first retransmissions come within seconds. */
+const patienceMs = 20_000
 /** What a fault did may show a little later: a reset that was lost, a connection that was about to be opened. */
 const aftermathMs = 3_000
 
@@ -51,6 +53,9 @@ export class Soak {
   /** At the first rest of a process, after which it may not grow much. */
   #settled: { readonly pid: number; readonly holds: Holding } | undefined
   readonly #rests = { count: 0, longestMs: 0 }
+  /** Whether packets were lost since the last rest, and how many connections had one end only when all was to rest. */
+  #loses = false
+  #halfOpen = 0
   #loadMs = 0
   /** Of leaks, while no process was replaced. */
   #leaks: { readonly starts: number; readonly count: number } | undefined
@@ -101,6 +106,7 @@ export class Soak {
       throughput: bytes / 1000 / this.#loadMs,
       held: { base, highest: this.#highest, last },
       rests: this.#rests,
+      halfOpen: this.#halfOpen,
       violations: this.#violations,
       events: this.#lastEvents ?? this.#events,
     }
@@ -181,6 +187,7 @@ export class Soak {
       this.#spans.push(span)
       if (this.#spans.length > 100) this.#spans.shift()
       this.#note(`> ${fault.name}`)
+      this.#loses ||= fault.loses === true
       await fault.happen({ setting: this.#setting, proxy: this.#proxy, random })
       span.to = performance.now()
       this.#note(`< ${fault.name}`)
@@ -229,8 +236,11 @@ export class Soak {
       const remains = await this.#remains()
       if (remains !== problem) this.#note(`at rest, ${remains ?? 'nothing is left'}`)
       problem = remains
+      if (problem !== undefined && this.#loses && performance.now() > began + patienceMs)
+        await this.#endHalfOpen()
     } while (problem !== undefined && performance.now() < began + restMs)
     const took = Math.round(performance.now() - began)
+    this.#loses = false
     this.#rests.count++
     this.#rests.longestMs = Math.max(this.#rests.longestMs, took)
     if (problem !== undefined) this.#violated(`after ${restMs / 1000} s of rest ${problem}`)
@@ -242,6 +252,19 @@ export class Soak {
       if (holds.heapMb > heapMb + 10) this.#violated(`the heap grew from ${heapMb} to ${holds.heapMb} MB`)
       if (holds.rssMb > rssMb + 150) this.#violated(`resident memory grew from ${rssMb} to ${holds.rssMb} MB`)
     } else this.#settled = { pid: this.#proxy.pid, holds }
+  }
+
+  /**
+   * Ends what is open on the internet when the client has nothing open any more: nobody retransmits, so what was lost was a
+   * reset. A direct connection would stay as long.
+   */
+  async #endHalfOpen(): Promise<void> {
+    const { client, internet } = this.#setting.world
+    const connected = 'state connected exclude time-wait'
+    if (this.#proxy.open > 0 || (await client.sh(`ss -Htn ${connected}`)) !== '') return
+    const ended = await internet.sh(`ss -HtnK ${connected}`)
+    this.#note(`ended, for nobody is at their other end:\n${ended}`)
+    this.#halfOpen += ended.split('\n').length - 1
   }
 
   /** What has not come back yet. */
