@@ -15,7 +15,7 @@ export function help(): string {
   ]
   return [
     `Usage: ${first}`,
-    ...more.map((line) => `       ${line}`),
+    ...more.flatMap((line) => fill(line, 7)),
     '',
     ...fill(about, 0),
     '',

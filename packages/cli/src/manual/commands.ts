@@ -30,7 +30,7 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
   trace: {
     flags: traceFlags,
     forms: {
-      'trace 203.0.113.10:443':
+      'trace ADDRESS[:PORT]':
         'what becomes of packets from and to an address, or one of its ports, in the one that runs: what each of our programs in the kernel decides, in order, and why; and its connections. --count N: so many lines',
     },
   },
