@@ -8,6 +8,7 @@ import { workloads } from '../bench/compare/workloads.ts'
 import { fillPage, writeJson, writeReport } from '../bench/compare/write.ts'
 import { none } from '../bench/peers/none.ts'
 import { tproxy } from '../bench/peers/tproxy.ts'
+import { compiled } from '../bench/rules/report.ts'
 
 const directory = mkdtempSync(`${tmpdir()}/bench-`)
 afterAll(() => rmSync(directory, { recursive: true }))
@@ -61,3 +62,8 @@ test('bounds of a median are the order statistics that hold it with 95 %, or all
   expect(estimate([3, 1, 2])).toEqual({ median: 2, low: 1, high: 3 })
   expect(coverage(3)).toBe(0.75)
 })
+
+test.each(['classify.bpf.c', 'empty.bpf.c', 'recall.bpf.c', 'traffic.c'])(
+  'bench/rules/%s compiles with the headers of today',
+  (source) => expect(readFileSync(compiled(source)).length).toBeGreaterThan(0),
+)

@@ -51,12 +51,17 @@ export function compiled(source: string): string {
   mkdirSync(objects, { recursive: true })
   const output = objects + source.replace(/\.c$/, source.endsWith('.bpf.c') ? '.o' : '')
   const headers = `${here}../../packages/bpf/bpf/`
-  const inputs = [here + source, ...readdirSync(headers).map((name) => headers + name)]
+  const fixtures = `${here}../../test/fixtures/`
+  const files = (directory: string) =>
+    readdirSync(directory)
+      .filter((name) => name.endsWith('.h'))
+      .map((name) => directory + name)
+  const inputs = [here + source, ...files(headers), ...files(fixtures)]
   const newest = Math.max(...inputs.map((file) => statSync(file).mtimeMs))
   if ((statSync(output, { throwIfNoEntry: false })?.mtimeMs ?? 0) > newest) return output
   const flags = ['-O2', '-Wall', '-Wextra', '-Werror', '-o', output, here + source]
   if (!source.endsWith('.bpf.c')) {
-    execFileSync('gcc', ['-static', '-D_GNU_SOURCE', `-I${here}../../test/fixtures`, ...flags])
+    execFileSync('gcc', ['-static', '-D_GNU_SOURCE', `-I${fixtures}`, ...flags])
     return output
   }
   const [target, triple] = { x64: ['x86', 'x86_64'], arm64: ['arm64', 'aarch64'] }[

@@ -43,7 +43,7 @@ static void must(bool succeeded, const char *what)
 static int listen_here(void)
 {
 	union address any = {.v4 = {.sin_family = AF_INET, .sin_port = htons(self.port)}};
-	int fd = open_socket(AF_INET, 0);
+	int fd = open_socket(AF_INET, 0, 0);
 
 	must(!bind(fd, &any.any, sizeof(any.v4)) && !listen(fd, 16), "listen");
 	return fd;
@@ -62,7 +62,7 @@ static void connect_both(int *program, int *origin)
 	union address to = {.v4 = {.sin_family = AF_INET, .sin_port = htons(self.port)}};
 
 	to.v4.sin_addr.s_addr = htonl(0xcb007101 + self.next++ % DESTINATIONS);
-	*program = open_socket(AF_INET, 0);
+	*program = open_socket(AF_INET, 0, 0);
 	must(!connect(*program, &to.any, sizeof(to.v4)), "connect");
 	*origin = accept(self.listener, NULL, NULL);
 	must(*origin >= 0, "accept");
