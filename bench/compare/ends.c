@@ -12,6 +12,7 @@
  * times of these two are in microseconds.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -75,12 +76,19 @@ static bool send_all(int fd, const void *bytes, size_t length)
 	return true;
 }
 
-/* A loop, for with the fastpath MSG_WAITALL may return less. */
+#define PATIENCE 5 /* seconds */
+
+/* A loop, for with the fastpath MSG_WAITALL may return less, and a receive that blocks EAGAIN
+ * before its time, when room for sends comes free (README, Fastpath). */
 static bool receive_all(int fd, void *bytes, size_t length)
 {
+	double until = now_us() + PATIENCE * 1e6;
+
 	for (size_t received = 0; received < length;) {
 		ssize_t done = recv(fd, (char *)bytes + received, length - received, 0);
 
+		if (done < 0 && errno == EAGAIN && now_us() < until)
+			continue;
 		if (done <= 0)
 			return false;
 		received += done;
@@ -106,7 +114,7 @@ static int receive_block(int fd, unsigned long number, unsigned char *space)
 
 static void prepare(int fd)
 {
-	struct timeval patience = {.tv_sec = 5};
+	struct timeval patience = {.tv_sec = PATIENCE};
 	int one = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
