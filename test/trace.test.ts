@@ -1,5 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { dial } from './rig/client.ts'
+import { dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
 import { microsocks } from './rig/servers.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
@@ -138,6 +139,37 @@ test('tells of a destination that is reached by an upstream, whose packets have 
   )
   const ports = steps(trace).flatMap((step) => [step.source.port, step.destination.port])
   expect(ports).not.toContain(22)
+})
+
+test.each([
+  ['the same next hop, is routed now and then', '', 'sent'],
+  ['another next hop, is routed each time', '02:00:00:00:00:99', 'redirected'],
+])('what is spliced to an upstream with %s', async (_, mac, usually) => {
+  const { origin } = addresses[4]
+  // Nobody is there: what reaches the upstream took another way than the destination's.
+  const [hop, route] = ['198.51.100.9', `${origin} via 198.51.100.9 dev wan0`]
+  if (mac !== '')
+    await world.client.sh(`ip neigh replace ${hop} lladdr ${mac} dev wan0; ip route add ${route}`)
+  try {
+    await using _proxy = await proxy('--plugin', 'socks=socks5://198.51.100.1:1080')
+    await using trace = await tracing(`${origin}:7`)
+    const held = await holdDial(world.client, [origin, 7], { echo: 300_000 })
+    // All of it is carried.
+    await sleep(500)
+    const echoed = await held.release()
+    expect(echoed).toMatchObject({ received: 300_000, equal: true })
+    await ended(trace)
+    const carried = steps(trace).filter(
+      ({ hook, reasons, source }) =>
+        hook === 'splice_egress' && source.port === echoed.port && reasons.includes('carried'),
+    )
+    const decisions = carried.map(({ decision }) => decision)
+    expect(decisions.length).toBeGreaterThan(5)
+    expect(decisions[0]).toBe('redirected')
+    expect(new Set(decisions.slice(1))).toEqual(new Set([usually]))
+  } finally {
+    if (mac !== '') await world.client.sh(`ip route del ${route}; ip neigh del ${hop} dev wan0`)
+  }
 })
 
 test('is for people, too; one at a time, ends with --count, and with what it watches', async () => {

@@ -119,6 +119,7 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	up->carried = down->carried = 0;
 	up->ended = up->finished = down->ended = down->finished = 0;
 	pair->seen = bpf_ktime_get_coarse_ns();
+	pair->hop_seen = 0;
 	return UNFIT_NOT;
 }
 

@@ -3,6 +3,7 @@
 #ifndef TPROXY_PAIR_H
 #define TPROXY_PAIR_H
 
+#include <linux/if_ether.h>
 #include "contract.h"
 
 /* Constant from load on. */
@@ -54,6 +55,9 @@ struct pair {
 	struct flow_key to[WAYS]; /* of what leaves each way */
 	struct way ways[WAYS];
 	__u64 seen; /* ns of CLOCK_MONOTONIC, coarse */
+	__u64 hop_seen;
+	__u16 hop[ETH_ALEN /
+		  2]; /* MAC address of the upstream's, as the kernel found it at hop_seen */
 };
 
 /* Written by: arm, settle, and the packets of a pair. Read by: the same. Bounded: LIMIT_PAIRS; the

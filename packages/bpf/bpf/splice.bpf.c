@@ -132,12 +132,33 @@ static __always_inline int receive_by(struct __sk_buff *skb, const struct device
 	return bpf_redirect(device->ifindex, BPF_F_INGRESS);
 }
 
+/* Routes change, and nobody tells us. */
+#define HOP_NS 5000000000ull
+
+/* Notes where the kernel sends what is for the upstream. */
+static __always_inline void learn_hop(struct __sk_buff *skb, struct pair *pair, __u32 network)
+{
+	if (network && !bpf_skb_load_bytes(skb, 0, pair->hop, ETH_ALEN))
+		pair->hop_seen = bpf_ktime_get_coarse_ns();
+}
+
+/* Whether a frame for the destination goes to the upstream's next hop, too: mostly both are the
+ * default gateway. Then it need not be routed again, which costs more than all else here. */
+static __always_inline bool has_hop(struct __sk_buff *skb, const struct pair *pair, __u32 network)
+{
+	__u16 hop[ETH_ALEN / 2];
+
+	return network && pair->upstream_ifindex == skb->ifindex &&
+	       pair->seen - pair->hop_seen < HOP_NS && !bpf_skb_load_bytes(skb, 0, hop, ETH_ALEN) &&
+	       hop[0] == pair->hop[0] && hop[1] == pair->hop[1] && hop[2] == pair->hop[2];
+}
+
 /* Towards the upstream. */
 static __always_inline int send_up(struct __sk_buff *skb, const struct pair *pair, __u32 network)
 {
 	struct ethhdr frame = {.h_proto = skb->protocol};
 
-	if (pair->plain_path)
+	if (pair->plain_path || has_hop(skb, pair, network))
 		return TC_ACT_OK;
 	if (pair->upstream_ifindex != settings.lo_ifindex)
 		return bpf_redirect_neigh(pair->upstream_ifindex, NULL, 0, 0);
@@ -197,8 +218,10 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 		returns = way == WAY_UP && !pair->plain_path;
 		if (!read_segment(skb, network, &segment, returns ? &key : NULL))
 			return because(SPLICE_UNREADABLE, NEXT);
-		if (returns && same_flow(&key, &pair->to[WAY_UP]))
+		if (returns && same_flow(&key, &pair->to[WAY_UP])) {
+			learn_hop(skb, pair, network);
 			return TC_ACT_OK;
+		}
 	} else {
 		if (!read_segment(skb, network, &segment, &key))
 			return NEXT;

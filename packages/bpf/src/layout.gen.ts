@@ -735,4 +735,4 @@ export function writeTraceEvent(buffer: Buffer, value: TraceEvent, at = 0): Buff
 }
 
 /** Of the maps that outlive a process. */
-export const keptLayout = 'a84ce129ceae'
+export const keptLayout = '30e72e41c759'

@@ -10,6 +10,9 @@ import type { Request, Response } from './protocol.ts'
 /** What answers a request, one line for each value. */
 export type Answer = (request: Request) => Observable<unknown>
 
+/** Bytes that may wait for somebody who asks and does not read. */
+const pendingLimit = 1_000_000
+
 /** Answers requests on a socket of ours that only our own user, and root, can reach. */
 export async function serve(answer: Answer): Promise<AsyncDisposable> {
   const path = controlSocket(instances().directory, process.pid)
@@ -40,7 +43,7 @@ function reply(socket: Socket, line: string, answer: Answer): void {
   const write = (response: Response) => socket.write(`${JSON.stringify(response)}\n`)
   const answers = defer(() => answer(JSON.parse(line) as Request)).subscribe({
     // Who does not read misses some, rather than filling our memory.
-    next: (value) => socket.writableNeedDrain || write({ answer: value }),
+    next: (value) => socket.writableLength > pendingLimit || write({ answer: value }),
     error: (error: unknown) => {
       write({ error: reason(error) })
       socket.end()
