@@ -155,7 +155,7 @@ export async function openTransport(
   )
 
   const memories = new KernelMemories(steering)
-  const tracer = new Tracer(steering, interfaceName)
+  const tracer = undo.use(new Tracer(steering, interfaceName))
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
   const listen = (device: Device): Promise<Server[]> =>

@@ -1,5 +1,5 @@
 import { Counter, type FlowKey, Hook, SpliceCounter, type Steering, type TraceEvent } from '@tproxy/bpf'
-import { Observable } from 'rxjs'
+import { Observable, type Subscriber } from 'rxjs'
 import { addressBytes, endpoint, endpointOf } from '../endpoint.ts'
 import { TproxyError } from '../errors.ts'
 import type { TraceHook, TraceStep, TraceTarget } from '../trace.ts'
@@ -24,11 +24,11 @@ const hooks = named(Hook)
 const reasons = named(Counter)
 const spliceReasons = named(SpliceCounter)
 
-/** What our programs do with the packets of one destination, for one subscriber at a time. */
-export class Tracer {
+/** What our programs do with the packets of one destination, for one subscriber at a time, until disposed of. */
+export class Tracer implements Disposable {
   readonly #steering: Steering
   readonly #interfaceName: (ifindex: number) => string | undefined
-  #isUsed = false
+  #subscriber: Subscriber<TraceStep> | undefined
 
   constructor(steering: Steering, interfaceName: (ifindex: number) => string | undefined) {
     this.#steering = steering
@@ -38,7 +38,7 @@ export class Tracer {
   trace({ address, port }: TraceTarget): Observable<TraceStep> {
     return new Observable((subscriber) => {
       const target = endpoint(address, port ?? 0)
-      if (this.#isUsed)
+      if (this.#subscriber !== undefined)
         throw new TproxyError('E_STATE', 'trace: another trace is under way', { hint: 'end it first' })
       // The clock of bpf_ktime_get_ns(), in milliseconds, to that of dates.
       const epochMs = Date.now() - Number(process.hrtime.bigint()) / 1e6
@@ -50,12 +50,16 @@ export class Tracer {
           subscriber.next(this.#step(event, number, epochMs))
         },
       )
-      this.#isUsed = true
+      this.#subscriber = subscriber
       return () => {
         tracing.close()
-        this.#isUsed = false
+        this.#subscriber = undefined
       }
     })
+  }
+
+  [Symbol.dispose](): void {
+    this.#subscriber?.complete()
   }
 
   #step(event: TraceEvent, number: number, epochMs: number): TraceStep {
