@@ -166,7 +166,9 @@ test.each([
     const decisions = carried.map(({ decision }) => decision)
     expect(decisions.length).toBeGreaterThan(5)
     expect(decisions[0]).toBe('redirected')
-    expect(new Set(decisions.slice(1))).toEqual(new Set([usually]))
+    // Each five seconds it is routed to see where it goes now.
+    const others = decisions.slice(1).filter((decision) => decision !== usually)
+    expect(others.length).toBeLessThanOrEqual(usually === 'sent' ? 2 : 0)
   } finally {
     if (mac !== '') await world.client.sh(`ip route del ${route}; ip neigh del ${hop} dev wan0`)
   }
