@@ -3,6 +3,7 @@
 import { fileURLToPath } from 'node:url'
 import { styleText } from 'node:util'
 import { stateOf } from '../test/rig/state.ts'
+import { setup } from '../test/rig/trial.ts'
 import { World } from '../test/rig/world.ts'
 
 const title = (text: string) => console.log(`\n${styleText('bold', text)}`)
@@ -16,6 +17,8 @@ console.log(`Two hosts, made of network namespaces; nothing else on this machine
 
 The origin answers with the address it sees: the SOCKS server's, which is on the same host, or the client's.`)
 
+// What the first start on a kernel finds out is kept, in /run/tproxy: that is no trace of these commands.
+await setup()
 await using world = await World.create()
 const { client, internet } = world
 await using socks = internet.spawn(process.execPath, [
