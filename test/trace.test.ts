@@ -197,6 +197,15 @@ test('is for people, too; one at a time, ends with --count, and with what it wat
   expect(await last.exited).toMatchObject({ code: 125, stderr: expect.stringMatching(/has ended\n$/) })
 })
 
+test('ends with who reads it', async () => {
+  const { origin } = addresses[4]
+  await using _proxy = await proxy()
+  const words = [command, ...first, 'trace', origin].map((word) => `'${word}'`).join(' ')
+  const fetch = `for i in 1 2 3 4 5; do sleep 0.5; curl -s -o /dev/null http://${addresses[4].url}/; done`
+  const { code, stdout } = await world.client.run('bash', ['-c', `(${fetch}) & ${words} | head -2`])
+  expect({ code, lines: stdout.split('\n').length }).toEqual({ code: 0, lines: 3 })
+})
+
 test.each([
   [[], /trace needs one destination/],
   [['example.org'], /"example.org" is no address/],

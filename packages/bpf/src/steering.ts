@@ -297,9 +297,12 @@ export class Steering {
         u32(0),
         writeTraceTarget(Buffer.alloc(traceTargetSize), { ...target, on }),
       )
-    const watch = watchRingBuffer('watch the trace', this.#object.map('trace_events'), (bytes) =>
-      event(readTraceEvent(bytes)),
-    )
+    // What an earlier trace has left unread is none of this one's. The clock of bpf_ktime_get_ns().
+    const since = process.hrtime.bigint()
+    const watch = watchRingBuffer('watch the trace', this.#object.map('trace_events'), (bytes) => {
+      const read = readTraceEvent(bytes)
+      if (read.time >= since) event(read)
+    })
     write(1)
     return {
       close() {

@@ -17,21 +17,21 @@ const meanings: Readonly<Record<Step['decision'], string>> = {
 const styles = { next: 'dim', sent: 'green', redirected: 'cyan', dropped: 'yellow' } as const
 
 /** Makes lines for people, one of which is about what was lost, where something was. */
-export function lines(colour: boolean): (line: TraceLine) => string[] {
+export function lines(): (line: TraceLine) => string[] {
   let number = 0
-  const paint = (style: Parameters<typeof styleText>[0], text: string) =>
-    colour ? styleText(style, text, { validateStream: false }) : text
   return (line) => {
     if (line.event === 'tracing') {
       const { address, port, pid } = line
-      return [paint('dim', `tracing ${place({ address, port: port ?? 0 })} in process ${pid}; ^C ends it`)]
+      return [
+        styleText('dim', `tracing ${place({ address, port: port ?? 0 })} in process ${pid}; ^C ends it`),
+      ]
     }
     if (line.event !== 'step')
-      return [`${clock(line.timeMs)}  ${paint('bold', printable(`session ${story(line)}`))}`]
+      return [`${clock(line.timeMs)}  ${styleText('bold', printable(`session ${story(line)}`))}`]
     const lost = line.number - number - 1
     number = line.number
-    const text = stepLine(line, (decision) => paint(styles[decision], meanings[decision].padEnd(10)))
-    return lost === 0 ? [text] : [paint('red', `${lost} steps were lost: there were too many`), text]
+    const text = stepLine(line, (decision) => styleText(styles[decision], meanings[decision].padEnd(10)))
+    return lost === 0 ? [text] : [styleText('red', `${lost} steps were lost: there were too many`), text]
   }
 }
 
@@ -49,7 +49,7 @@ function stepLine(step: Step, decided: (decision: Step['decision']) => string): 
     became && `, now ${place(became.source)} > ${place(became.destination)} ${kind(became.flags)}`
   return [
     clock(step.timeMs),
-    `${step.interface} ${step.hook}`.padEnd(20),
+    `${printable(step.interface)} ${step.hook}`.padEnd(20),
     decided(decision),
     `${place(source)} > ${place(destination)} ${kind(step.flags)}, ${step.length} B`,
     `${why}${result ?? ''}`,

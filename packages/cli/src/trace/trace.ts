@@ -1,24 +1,23 @@
+import { once } from 'node:events'
 import { TproxyError } from '@tproxy/core'
 import { ask } from '../control/client.ts'
 import type { TraceLine } from '../control/protocol.ts'
 import type { Ending } from '../ending.ts'
-import { Output } from '../output.ts'
 import { scrub } from '../scrub.ts'
 import type { TraceForm } from './invocation.ts'
 import { lines } from './lines.ts'
 
-/** `tproxy-run trace DESTINATION`: until it is ended, or so many lines were told. */
+/** `tproxy-run trace DESTINATION`: until it is ended, or so many lines were told, or nobody reads them. */
 export async function trace({ target, count, pid, json }: TraceForm): Promise<Ending> {
-  const output = new Output(1)
-  const describe = lines(output.colour)
+  const { stdout } = process
+  // Who read enough, such as head(1), has ended us, and with us what tracing costs.
+  stdout.once('error', () => process.exit(0))
+  const describe = lines()
   let left = count ?? Number.POSITIVE_INFINITY
   for await (const line of ask<TraceLine>({ request: 'trace', target }, pid)) {
-    if (json) output.line(JSON.stringify(withTime(line), clean))
-    else for (const text of describe(line)) output.line(text)
-    if (line.event !== 'tracing' && --left <= 0) {
-      await output.end()
-      return { code: 0 }
-    }
+    const texts = json ? [JSON.stringify(withTime(line), clean)] : describe(line)
+    if (!stdout.write(`${texts.join('\n')}\n`)) await once(stdout, 'drain')
+    if (line.event !== 'tracing' && --left <= 0) return { code: 0 }
   }
   throw new TproxyError('E_SYSTEM', 'trace: the tproxy-run that was watched has ended')
 }
