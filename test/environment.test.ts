@@ -6,7 +6,7 @@ import type { Program } from './rig/host.ts'
 import { endFrom, sessionFrom, sessions } from './rig/sessions.ts'
 import { stateOf } from './rig/state.ts'
 import { joinByTunnel } from './rig/tunnel.ts'
-import { addresses, type ProxyProgramOptions, World } from './rig/world.ts'
+import { addresses, type ProxyProgramOptions, tellRules, World } from './rig/world.ts'
 
 // What ethtool -K does, where there is no ethtool: ETHTOOL_SRXCSUM, STXCSUM, SSG, STSO, SGSO, SGRO.
 const setOffloads = `
@@ -71,6 +71,32 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       const links = JSON.parse(await world.client.sh('ip -j -d link show tun7'))
       expect(links[0].link_type).toBe('none')
       await withProxy((proxy) => expectCarried(proxy, 'tun7'), { interfaces: ['tun7'] })
+    })
+
+    test('what a rule counts there is what leaves', async () => {
+      await using tunnel = await joinByTunnel(
+        { host: world.client, name: 'tun7', addresses: [`${near}/${network}`] },
+        { host: world.internet, name: 'tun7', addresses: [`${far}/${network}`] },
+      )
+      expect(tunnel.pid).toBeGreaterThan(0)
+      await world.client.sh(`${ip} route add ${origin} via ${far} dev tun7`)
+      const rules = ['direct tcp dport 7']
+      const left = async () => {
+        const [link] = JSON.parse(await world.client.sh('ip -s -j link show tun7'))
+        return link.stats64.tx as { packets: number; bytes: number }
+      }
+      await withProxy(
+        async (proxy) => {
+          const before = await left()
+          const { release } = await holdDial(world.client, target, { echo: 1000 })
+          const after = await left()
+          const { counts } = await tellRules(proxy, {})
+          expect(counts?.[1]).toEqual([after.packets - before.packets, after.bytes - before.bytes])
+          expect(counts?.[1]?.[0]).toBe(2)
+          await release()
+        },
+        { interfaces: ['tun7'], rules },
+      )
     })
 
     test('a macvlan on top of another interface is intercepted', async () => {

@@ -18,7 +18,8 @@ enum decided {
 struct opened {
 	struct owner owner;
 	__u32 exempt;
-	__u32 decided;
+	__u16 decided;
+	__u16 network; /* where the IP header began when it was decided */
 	struct verdict verdict;
 };
 

@@ -31,6 +31,11 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* tcx: let the next program on the hook see the packet. */
 #define NEXT TC_ACT_UNSPEC
 
+/* Whether there is no pair, so that nothing need be looked up. Written by: the process, before it
+ * arms the first and when it has forgotten the last. Read by: every hook, per packet. A variable,
+ * so that a look costs one load. It begins as false: a process before may have left pairs. */
+volatile __u32 vacant SEC(".data.vacant") = 0;
+
 static __always_inline struct pair *pair_of_member(const struct membership *member, __u32 *index)
 {
 	struct pair *pair;
@@ -70,14 +75,18 @@ static __always_inline int stand_in(struct __sk_buff *skb, struct pair *pair, __
 
 /* A connection of ours begins: notes whether its packets carry the addresses that its socket has.
  */
-static __noinline void note_opening(struct __sk_buff *skb, struct bpf_sock *sk, __u32 network)
+static __noinline void note_opening(struct __sk_buff *skb, __u32 network)
 {
-	struct opened *opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	struct membership *member;
+	struct opened *opened;
 	struct flow_key wire = {}, own = {};
 	struct segment segment;
 	bool same;
 
+	if (!sk || sk->protocol != IPPROTO_TCP)
+		return;
+	opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	/* A program's. */
 	if (opened && !opened->exempt)
 		return;
@@ -107,20 +116,11 @@ static __noinline void note_opening(struct __sk_buff *skb, struct bpf_sock *sk, 
 		member->plain = same;
 }
 
-/* The membership of who sends this packet, when that is a socket of a pair. */
-static __always_inline struct membership *member_of(struct __sk_buff *skb, struct bpf_sock *sk,
-						    __u32 network)
+/* Not the sockets of TIME_WAIT and SYN_RECV, which the kernel keeps in place of what is gone, or
+ * not there yet (sk_fullsock() of include/net/sock.h; the helper takes longer). */
+static __always_inline bool is_full(const struct bpf_sock *sk)
 {
-	struct membership *member;
-
-	if (sk->protocol != IPPROTO_TCP)
-		return NULL;
-	if (sk->state == BPF_TCP_SYN_SENT) {
-		note_opening(skb, sk, network);
-		return NULL;
-	}
-	member = bpf_sk_storage_get(&members, sk, NULL, 0);
-	return member && member->role != ROLE_NONE ? member : NULL;
+	return sk->state != BPF_TCP_TIME_WAIT && sk->state != BPF_TCP_NEW_SYN_RECV;
 }
 
 /* Into an interface, as if received there. Its link layer header, if any, is in place. */
@@ -196,7 +196,7 @@ static __always_inline bool is_copy(struct __sk_buff *skb)
  * of a pair go from here; ours go the other. */
 static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way)
 {
-	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	struct bpf_sock *sk = skb->sk;
 	struct membership *member;
 	struct flow_key key = {};
 	struct segment segment;
@@ -205,9 +205,15 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 	__u32 index = 0;
 	bool returns;
 
-	if (sk) {
-		member = member_of(skb, sk, network);
-		if (!member)
+	if (sk && sk->state == BPF_TCP_SYN_SENT) {
+		note_opening(skb, network);
+		return NEXT;
+	}
+	if (vacant)
+		return NEXT;
+	if (sk && is_full(sk)) {
+		member = bpf_sk_storage_get(&members, sk, NULL, 0);
+		if (!member || member->role == ROLE_NONE)
 			return NEXT;
 		pair = pair_of_member(member, &index);
 		if (!pair)
@@ -281,7 +287,7 @@ static __always_inline int arrive(struct __sk_buff *skb, __u32 network)
 	struct pair *pair;
 	__u32 index = 0;
 
-	if (is_copy(skb))
+	if (is_copy(skb) || vacant)
 		return NEXT;
 	if (read_segment(skb, network, &segment, &key)) {
 		if (!pair_of_leg(&key, WAY_DOWN, &index))

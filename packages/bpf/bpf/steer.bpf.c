@@ -205,6 +205,22 @@ static __always_inline enum counter can_proxy(const struct packet *packet,
 	return COUNT_STEERED_SYN;
 }
 
+static __always_inline void note_decision(struct opened *opened, const struct verdict *verdict,
+					  const struct packet *packet)
+{
+	opened->verdict = *verdict;
+	opened->network = packet->network;
+	opened->decided = DECIDED_BY_RULE;
+}
+
+/* Whether the rules are to be asked again about a connection that was decided under older ones. */
+static __always_inline bool is_outdated(const struct opened *opened, const struct control *state)
+{
+	return opened->verdict.generation < state->since &&
+	       opened->verdict.action != ACTION_PROXY && opened->decided == DECIDED_BY_RULE;
+}
+
+/* What is no connection that was left alone, which most are. */
 static __always_inline int decide(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
@@ -228,15 +244,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 		return because(COUNT_PASSED_FORWARDED, NEXT);
 	if (tcp) {
 		if (opened && opened->decided) {
-			again = opened->verdict.generation < state->since &&
-				opened->verdict.action != ACTION_PROXY &&
-				opened->decided == DECIDED_BY_RULE;
-			/* The fast path: one look at the socket. */
-			if (!again && (opened->decided == DECIDED_TO_PASS ||
-				       opened->verdict.action == ACTION_DIRECT)) {
-				decided_by(skb, state, &opened->verdict, ETH_HLEN);
-				return because(COUNT_PASSED_DECIDED, NEXT);
-			}
+			again = is_outdated(opened, state);
 		} else {
 			/* Accepted sockets never connected; a program that did may carry any mark.
 			 */
@@ -300,10 +308,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 				return reset(skb, &packet, device);
 			verdict.action = ACTION_DIRECT;
 			decided_by(skb, state, &verdict, packet.network);
-			if (tcp && opened) {
-				opened->verdict = verdict;
-				opened->decided = DECIDED_BY_RULE;
-			}
+			if (tcp && opened)
+				note_decision(opened, &verdict, &packet);
 			return because(reason, NEXT);
 		}
 		if (opened && recall(&packet.key, opened->owner.uid, state->remembers, &verdict))
@@ -312,10 +318,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 	decided_by(skb, state, &verdict, packet.network);
 	if (verdict.log && packet.fragment != FRAGMENT_LATER)
 		log_verdict(skb, &packet, &verdict, opened);
-	if (tcp && opened) {
-		opened->verdict = verdict;
-		opened->decided = DECIDED_BY_RULE;
-	}
+	if (tcp && opened)
+		note_decision(opened, &verdict, &packet);
 	if (again && verdict.action != ACTION_DIRECT)
 		return reset(skb, &packet, device);
 	if (verdict.action == ACTION_PROXY && opened) {
@@ -332,6 +336,24 @@ static __always_inline int decide(struct __sk_buff *skb)
 	return apply(skb, &verdict, &packet, device, index);
 }
 
+/* Lets the packets of a connection pass that was left alone: one look at the socket. */
+static __always_inline bool passes(struct __sk_buff *skb)
+{
+	struct opened *opened;
+	struct control *state;
+	__u32 zero = 0;
+
+	if (!skb->sk)
+		return false;
+	opened = bpf_sk_storage_get(&sockets, skb->sk, NULL, 0);
+	state = bpf_map_lookup_elem(&control, &zero);
+	if (!opened || !opened->decided || !state || is_outdated(opened, state) ||
+	    (opened->decided != DECIDED_TO_PASS && opened->verdict.action != ACTION_DIRECT))
+		return false;
+	decided_by(skb, state, &opened->verdict, opened->network);
+	return true;
+}
+
 /*
  * Egress of every intercepted interface. The decision about a connection is made on its SYN and
  * kept with its socket, so that a rule change, a fragment without ports or a forged mark cannot
@@ -345,5 +367,6 @@ int wan_egress(struct __sk_buff *skb)
 {
 	bool traced = trace_begin(skb);
 
-	return trace_end(skb, HOOK_WAN_EGRESS, traced, decide(skb));
+	return trace_end(skb, HOOK_WAN_EGRESS, traced,
+			 passes(skb) ? because(COUNT_PASSED_DECIDED, NEXT) : decide(skb));
 }

@@ -114,6 +114,11 @@ export class Splicing implements Disposable {
     this.#object.delete('hooked', u32(ifindex))
   }
 
+  /** Whether there is no pair: then the hooks look nothing up. To be false before {@link arm}, as it is at first. */
+  set vacant(vacant: boolean) {
+    this.#object.update('.data.vacant', u32(0), u32(vacant ? 1 : 0))
+  }
+
   /** Has the kernel carry two connections as one, if it can. About 5 µs. */
   arm(arming: Arming): Carriage {
     const { packet } = this.#arm

@@ -72,6 +72,7 @@ export class Splicer implements Disposable {
     this.#events = options.splicing.watch((event) => this.#changed(event))
     this.#round = setInterval(() => this.#look(), stepMs).unref()
     this.adopted = !options.keeps ? [] : this.#adoptAll()
+    if (this.#pairs.size === 0) options.splicing.vacant = true
   }
 
   /** See `Transport.splice`. */
@@ -103,9 +104,10 @@ export class Splicer implements Disposable {
       client,
       upstream: key(from, to),
     }
+    if (this.#pairs.size === 0) this.#options.splicing.vacant = false
     const carriage = this.#arm(arming)
     if (typeof carriage === 'string' || carriage.state === PairState.unfit) {
-      this.#free.push(index)
+      this.#give(index)
       return typeof carriage === 'string' ? carriage : (reasons[carriage.unfit] ?? `${carriage.unfit}`)
     }
     const pair = this.#add(addresses, destination.family, [socket, towards], options)
@@ -218,10 +220,15 @@ export class Splicer implements Disposable {
     for (const { pair } of this.#lingering.splice(0, left < 0 ? this.#lingering.length : left)) {
       pair.forget()
       this.#pairs.delete(pair.index)
-      this.#free.push(pair.index)
+      this.#give(pair.index)
     }
     const [next] = this.#lingering
     this.#lingerTimer = next && setTimeout(() => this.#forget(), next.until - now).unref()
+  }
+
+  #give(index: number): void {
+    this.#free.push(index)
+    if (this.#pairs.size === 0) this.#options.splicing.vacant = true
   }
 
   #changed({ pair: index, serial, ...event }: PairEvent): void {
