@@ -217,6 +217,26 @@ while True:
     expect(proxy.events.find(({ event }) => event === 'end')).toMatchObject({ how: 'closed' })
   })
 
+  test('connections that wait to be accepted at SIGTERM are served, and their ends are told', async () => {
+    const count = 20
+    await using proxy = await world.proxy({ interfaces: ['wan0'] })
+    proxy.kill('SIGSTOP')
+    const transfers = Promise.all(Array.from({ length: count }, () => to(7, { echo: 100_000 })))
+    const waiting = async () => {
+      const queues = await world.client.sh("ss -Hltn | awk '{ sum += $2 } END { print sum }'")
+      return Number(queues)
+    }
+    await expect.poll(waiting, { timeout: 5000 }).toBe(count)
+    proxy.kill('SIGTERM')
+    proxy.kill('SIGCONT')
+    for (const transfer of await transfers)
+      expect(transfer).toMatchObject({ end: 'closed', received: 100_000, equal: true })
+    expect((await proxy.exited).code).toBe(0)
+    const told = (name: string) => proxy.events.filter(({ event }) => event === name)
+    expect(told('session')).toHaveLength(count)
+    expect(told('end').map(({ how }) => how)).toEqual(Array(count).fill('closed'))
+  })
+
   test('a transfer that outlives the drain time is reset', async () => {
     await using proxy = await world.proxy({ interfaces: ['wan0'], timeouts: { drainMs: 300 } })
     const transfer = to(19, { send: '2000000000', slow: 1 })

@@ -1,5 +1,6 @@
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Observable, Subject, type Subscription, throwError } from 'rxjs'
 import { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
@@ -40,6 +41,7 @@ export class Interception implements AsyncDisposable {
   readonly #warnings = new Subject<string>()
   readonly #undecided = new Set<Connection>()
   readonly #running = new Set<Session>()
+  readonly #taking: Subscription
   readonly #subscriptions: (Subscription | undefined)[]
   #lastId = 0
   #closing: Promise<void> | undefined
@@ -52,8 +54,8 @@ export class Interception implements AsyncDisposable {
     this.connections = this.#connections.asObservable()
     this.sessions = this.#sessions.asObservable()
     this.warnings = this.#warnings.asObservable()
+    this.#taking = transport.accepted.subscribe((accepted) => this.#hold(accepted))
     this.#subscriptions = [
-      transport.accepted.subscribe((accepted) => this.#hold(accepted)),
       transport.warnings?.subscribe(this.#warnings),
       transport.outdated?.subscribe((isOutdated) => {
         for (const session of this.#running) if (isOutdated(session.connection.accepted)) void session.close()
@@ -119,8 +121,9 @@ export class Interception implements AsyncDisposable {
   }
 
   /**
-   * Stops intercepting, leaves spliced sessions to the kernel with `keepSpliced`, lets what is decided finish for `timeouts.drainMs` (or `drainMs`), resets the rest, and undoes
-   * all that was set up. Idempotent; a second call with a shorter time does not shorten the first.
+   * Stops intercepting, leaves spliced sessions to the kernel with `keepSpliced`, lets the others finish for
+   * `timeouts.drainMs` (or `drainMs`), also those that wait for a decision or to be accepted, resets the rest, and undoes all
+   * that was set up. Idempotent; a second call with a shorter time does not shorten the first.
    */
   close(options: { drainMs?: number } = {}): Promise<void> {
     this.#closing ??= this.#close(options.drainMs ?? this.limits.drainMs)
@@ -145,14 +148,15 @@ export class Interception implements AsyncDisposable {
   async #close(drainMs: number): Promise<void> {
     this.#transport.stop()
     for (const session of this.#running) session.leave()
-    const ended = Promise.all([...this.#running].map((session) => session.ended))
-    if (this.#undecided.size + this.#running.size > 0 && drainMs > 0) {
+    if (drainMs > 0) {
       const { promise: deadline, resolve } = Promise.withResolvers<void>()
       const timer = setTimeout(resolve, drainMs)
-      await Promise.race([ended, deadline])
+      await Promise.race([this.#drain(), deadline])
       clearTimeout(timer)
       for (const session of this.#running) session.leave()
     }
+    // What comes from now on ends with the transport.
+    this.#taking.unsubscribe()
     this.abort()
     await Promise.all([...this.#running].map((session) => session.ended))
     await this.#transport.close()
@@ -160,6 +164,22 @@ export class Interception implements AsyncDisposable {
     this.#connections.complete()
     this.#sessions.complete()
     this.#warnings.complete()
+  }
+
+  /** Resolves when nothing is left, also of what was connected by now and is still to be accepted. */
+  async #drain(): Promise<void> {
+    // It is, when events were polled for once more. We may be called by one of those that the current turn found.
+    await nextTurn()
+    await nextTurn()
+    for (;;) {
+      const undecided = [...this.#undecided].filter(({ settled }) => !settled)
+      const left: Promise<unknown>[] = [
+        ...[...this.#running].map((session) => session.ended),
+        ...undecided.map(({ session, socket }) => Promise.race([session, closed(socket)])),
+      ]
+      if (left.length === 0) return
+      await Promise.all(left)
+    }
   }
 
   #hold(accepted: Accepted): void {
@@ -336,6 +356,8 @@ export class Interception implements AsyncDisposable {
     return { ...connection.destination, name }
   }
 }
+
+const closed = (socket: Socket) => new Promise<void>((resolve) => void socket.once('close', () => resolve()))
 
 function drop(session: Session, withReset: boolean, error: Error | undefined): void {
   const { socket, accepted } = session.connection

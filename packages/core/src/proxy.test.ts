@@ -4,9 +4,12 @@ import { duplexPair } from 'node:stream'
 import { buffer, text } from 'node:stream/consumers'
 import { firstValueFrom, toArray } from 'rxjs'
 import { afterEach, expect, test } from 'vitest'
+import { endpoint } from './endpoint.ts'
 import type { Plugin } from './plugin.ts'
 import { type ProxyOptions, TransparentProxy } from './proxy.ts'
 import type { Session } from './session.ts'
+import { claimed } from './testing/claim.ts'
+import { socketPair } from './testing/socket-pair.ts'
 import { LocalTransport } from './testing.ts'
 import type { Upstream } from './upstream.ts'
 import { direct, drop, via } from './verdict.ts'
@@ -343,6 +346,45 @@ test('closing lets sessions finish until the deadline, resets the rest, and comp
   expect((await pending).end).toEqual({ how: 'aborted' })
   expect(await ended).toBe('ECONNRESET')
   expect(await all).toHaveLength(1)
+})
+
+test('closing waits for what is not decided yet, and takes nothing once that is over', async () => {
+  const { dial } = await origin(echo)
+  const { promise: asked, resolve: ask } = Promise.withResolvers<void>()
+  const { promise: answer, resolve: decide } = Promise.withResolvers<ReturnType<typeof direct>>()
+  const slow: Plugin = () => {
+    ask()
+    return answer
+  }
+  const { proxy, transport, nextSession } = await start({ plugins: [slow] }, dial)
+  const sessions: Session[] = []
+  proxy.sessions.subscribe((session) => sessions.push(session))
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  await asked
+  // Late: after the last session's end.
+  const late = [await socketPair(), await socketPair()] as const
+  const received = text(client)
+  const close = transport.close.bind(transport)
+  transport.close = async () => {
+    await received
+    for (const [, socket] of late)
+      transport.accepted.next({
+        ...claimed({ destination }),
+        socket,
+        source: endpoint('192.0.2.1', 1),
+        direct: dial,
+      })
+    await close()
+  }
+  const closing = proxy.close({ drainMs: 5000 })
+  decide(direct())
+  client.end('hello')
+  expect(await received).toBe('hello')
+  await closing
+  expect((await pending).end).toEqual({ how: 'closed' })
+  expect(sessions).toHaveLength(1)
+  for (const socket of late.flat()) socket.destroy()
 })
 
 test('plugins are replaced: those that left are not asked again, and clean up with the others', async () => {
