@@ -19,7 +19,7 @@ export interface Fault {
   readonly breaks: readonly Way[]
   /** Whether packets are lost: of a reset, which is sent once, the other side may then never hear. */
   readonly loses?: boolean
-  /** Whether those that the kernel carries live all the same, and are known by their source port: see `Proxy.kept`. */
+  /** Whether those that the kernel carries live all the same, and are known by their source port: see `Proxy.hasKept`. */
   readonly spares?: boolean
   /** Resolves when it is over. */
   readonly happen: (scene: Scene) => Promise<void>

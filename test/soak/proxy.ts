@@ -1,4 +1,5 @@
 import { readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -39,6 +40,9 @@ const increment = (counts: Record<string, number>, name: string) => {
   counts[name] = (counts[name] ?? 0) + 1
 }
 
+const keyOf = (source: { readonly address: string; readonly port: number }) =>
+  `IPv${isIP(source.address)} ${source.port}`
+
 /** The tproxy-run under test; one process after the other. */
 export class Proxy {
   readonly tally: Tally = {
@@ -50,8 +54,8 @@ export class Proxy {
     failedBecause: {},
     warnings: {},
   }
-  /** Source ports of connections that a process left to the kernel on purpose. */
-  readonly kept = new Set<number>()
+  /** Sources of connections that a process left to the kernel on purpose, until another connection has the port. */
+  readonly #kept = new Set<string>()
   readonly rules: string
   /** What this process held before its first connection. */
   base: Holding | undefined
@@ -187,6 +191,11 @@ export class Proxy {
     return this.#said.get(port)?.join(' ') ?? 'nothing'
   }
 
+  /** Whether a process that has ended left the connection from this port to the kernel. */
+  hasKept(family: 4 | 6, port: number): boolean {
+    return this.#kept.has(`IPv${family} ${port}`)
+  }
+
   #remember(event: { source: { port: number } }): void {
     const { port } = event.source
     const said = [...(this.#said.get(port) ?? []), JSON.stringify(event)]
@@ -208,6 +217,7 @@ export class Proxy {
         return
       case 'session-start':
         tally.sessions++
+        this.#kept.delete(keyOf(event.source))
         this.#open.set(
           event.id,
           `${event.source.address}:${event.source.port} → ${event.destination.address}:${event.destination.port}`,
@@ -219,7 +229,7 @@ export class Proxy {
         increment(tally.carried, event.carried)
         if (event.notSpliced) increment(tally.relayedBecause, event.notSpliced)
         if (event.end.error) increment(tally.failedBecause, event.end.error.replace(/\d+/g, '#'))
-        if (event.end.how === 'kept') this.kept.add(event.source.port)
+        if (event.end.how === 'kept') this.#kept.add(keyOf(event.source))
         return
       case 'adopted':
         this.#adopted++

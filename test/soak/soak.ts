@@ -159,19 +159,24 @@ export class Soak {
       else if (outcome.broken === undefined) count.whole++
       else {
         count.broken++
-        if (!this.#explained(way, { from, to }, outcome.port))
+        if (!this.#explained(way, family, { from, to }, outcome.port))
           this.#violated(`${what}: broke without a fault that explains it: ${outcome.broken}`)
       }
     }
   }
 
-  #explained(way: Way, { from, to }: { from: number; to: number }, port: number | undefined): boolean {
+  #explained(
+    way: Way,
+    family: 4 | 6,
+    { from, to }: { from: number; to: number },
+    port: number | undefined,
+  ): boolean {
     return this.#spans.some(
       (span) =>
         span.fault.breaks.includes(way) &&
         span.from < to &&
         span.to + aftermathMs > from &&
-        !(span.fault.spares === true && port !== undefined && this.#proxy.kept.has(port)),
+        !(span.fault.spares === true && port !== undefined && this.#proxy.hasKept(family, port)),
     )
   }
 
