@@ -199,8 +199,9 @@ static __always_inline long make_reset(struct __sk_buff *skb, const struct segme
 				   new, 2);
 }
 
-/* What a program sent, for its rule. Not static: so it is verified once, and not with each path. */
-__noinline int count_sent(struct __sk_buff *skb, __u32 network, __u32 rule, __u32 generation)
+/* What a program sent, for its rule. */
+static __always_inline void count_sent(struct __sk_buff *skb, __u32 network, __u32 rule,
+				       __u32 generation)
 {
 	__u32 zero = 0;
 	struct control *state = bpf_map_lookup_elem(&control, &zero);
@@ -208,7 +209,6 @@ __noinline int count_sent(struct __sk_buff *skb, __u32 network, __u32 rule, __u3
 	trace_rule(rule, generation);
 	if (state)
 		count_rule(skb, network, state, rule, generation);
-	return 0;
 }
 
 enum outcome { LEFT, TRANSLATED, SPOILT };
@@ -264,8 +264,7 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
 			keep_up(skb, pair, way, segment);
 	}
-	if (translate(skb, pair, way, segment) ||
-	    (!pair->same_addresses && readdress(skb, segment, &pair->to[way & 1], pair->v6)))
+	if (translate(skb, pair, way, segment))
 		return because(SPLICE_DROPPED, SPOILT);
 	return because(SPLICE_CARRIED, TRANSLATED);
 }

@@ -230,44 +230,6 @@ static __noinline __s64 shift_options(struct __sk_buff *skb, const struct segmen
 	return options.failed ? -1 : options.sum;
 }
 
-/* BPF_F_IPV6, which older headers do not have. */
-#define CSUM_IPV6 (1 << 7)
-
-/* Gives the IP header the addresses of another connection. */
-static __noinline long readdress(struct __sk_buff *skb, const struct segment *segment,
-				 const struct flow_key *to, bool v6)
-{
-	__u32 check = segment->transport + offsetof(struct tcphdr, check);
-	__u32 at = segment->network;
-	__be32 old[8], new[8];
-	__s64 sum;
-
-	if (!v6) {
-		at += offsetof(struct iphdr, saddr);
-		if (bpf_skb_load_bytes(skb, at, old, 8))
-			return -1;
-		__builtin_memcpy(new, to->source + 12, 4);
-		__builtin_memcpy(new + 1, to->destination + 12, 4);
-		sum = bpf_csum_diff(old, 8, new, 8, 0);
-		return bpf_skb_store_bytes(skb, at, new, 8, 0) ||
-		       bpf_l3_csum_replace(skb, segment->network + offsetof(struct iphdr, check), 0,
-					   sum, 0) ||
-		       bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR);
-	}
-	at += offsetof(struct ipv6hdr, saddr);
-	if (bpf_skb_load_bytes(skb, at, old, 32))
-		return -1;
-	__builtin_memcpy(new, to->source, 16);
-	__builtin_memcpy(new + 4, to->destination, 16);
-	sum = bpf_csum_diff(old, 32, new, 32, 0);
-	if (bpf_skb_store_bytes(skb, at, new, 32, 0))
-		return -1;
-	/* Since 6.16 the kernel wants to be told: without a checksum in the IP header, a sum over
-	 * the whole packet (CHECKSUM_COMPLETE) stays the same. */
-	return bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR | CSUM_IPV6) &&
-	       bpf_l4_csum_replace(skb, check, 0, sum, BPF_F_PSEUDO_HDR);
-}
-
 /*
  * What the program got from our socket it got before the upstream's clock was known. Nobody may
  * echo less than was ever said: who still waits for the end of the handshake takes no such segment
@@ -279,52 +241,129 @@ static __always_inline __u32 echo(const struct way *back, __u32 timestamp)
 	return back->unheard && after(back->clock_first, timestamp) ? back->clock_first : timestamp;
 }
 
-/* Makes the TCP header of a segment of one connection one of the other. Not 0: it is spoilt. */
-static __noinline long translate(struct __sk_buff *skb, const struct pair *pair, __u32 index,
-				 const struct segment *segment)
+/* BPF_F_IPV6, which older headers do not have. */
+#define CSUM_IPV6 (1 << 7)
+
+/* What is written in one piece, for each helper that is called costs: the end of an IP header, and
+ * a TCP header without the options that are rare. */
+struct headers {
+	union {
+		struct {
+			__be32 before[5];
+			__u8 ttl, protocol;
+			__u16 check;
+			__be32 v4[2];
+		};
+		__be32 v6[8];
+	};
+	__be32 tcp[PLAIN_WORDS];
+};
+
+#define V4_TAIL (sizeof(struct iphdr) - offsetof(struct iphdr, ttl))
+#define V6_TAIL (sizeof(struct ipv6hdr) - offsetof(struct ipv6hdr, saddr))
+
+/* What this host sends can be looked at in place. */
+static __always_inline bool read_words(struct __sk_buff *skb, __u32 at, __be32 *to, __u32 words)
+{
+	const __be32 *from = (void *)(long)skb->data + (at & 0x7f);
+
+	/* Or the compiler adds it twice, and the verifier does not see that both are one. */
+	barrier_var(from);
+	if ((const void *)(from + words) > (void *)(long)skb->data_end)
+		return !bpf_skb_load_bytes(skb, at, to, words * 4);
+	for (__u32 word = 0; word < words; word++)
+		to[word] = from[word];
+	return true;
+}
+
+/* Notes what that does to a checksum (RFC 1624), in 64 bits. */
+static __always_inline void replace(__be32 *word, __be32 value, __u64 *sum)
+{
+	*sum += (__u64)(__u32) ~*word + value;
+	*word = value;
+}
+
+/* Carries come in again at the other end, in 32 bits as in 16 (RFC 1071, 2). */
+static __always_inline __u32 narrow(__u64 sum)
+{
+	sum = (__u32)sum + (sum >> 32);
+	return (__u32)sum + (sum >> 32);
+}
+
+/* Makes the headers of a segment of one connection those of the other. Not 0: it is spoilt. */
+static __always_inline long translate(struct __sk_buff *skb, const struct pair *pair, __u32 index,
+				      const struct segment *segment)
 {
 	const struct way *this = &pair->ways[index & 1], *back = &pair->ways[!(index & 1)];
 	const struct flow_key *to = &pair->to[index & 1];
-	__u32 old[PLAIN_WORDS] = {}, new[PLAIN_WORDS], length = WORD_NOPS * 4, window;
-	__u64 difference;
-	__s64 sum = 0;
+	__u32 at = segment->transport, check = at + offsetof(struct tcphdr, check);
+	__u32 length = WORD_NOPS * 4, network = segment->network, window;
 	bool plain = segment->words == PLAIN_WORDS;
+	struct headers headers = {};
+	__be32 *words = headers.tcp;
+	__u64 sum = 0, address = 0;
+	long failed;
 
-	if (bpf_skb_load_bytes(skb, segment->transport, old, plain ? sizeof(old) : WORD_NOPS * 4))
+	if (at > ETH_HLEN + IP_HEADER_MAX || !(plain ? read_words(skb, at, words, PLAIN_WORDS)
+						     : read_words(skb, at, words, WORD_NOPS)))
 		return -1;
-	__builtin_memcpy(new, old, sizeof(new));
-	new[WORD_PORTS] = (__u32)to->destination_port << 16 | to->source_port;
-	new[WORD_SEQ] = bpf_htonl(segment->seq + this->delta);
+	if (plain && words[WORD_NOPS] == bpf_htonl(NOP_NOP_TIMESTAMPS)) {
+		replace(&words[WORD_VALUE],
+			bpf_htonl(bpf_ntohl(words[WORD_VALUE]) + this->clock_delta), &sum);
+		replace(&words[WORD_ECHO], bpf_htonl(echo(back, bpf_ntohl(words[WORD_ECHO]))),
+			&sum);
+		length = sizeof(headers.tcp);
+	} else if (segment->words > WORD_NOPS) {
+		__s64 options = shift_options(skb, segment, this, back);
+
+		if (options < 0)
+			return -1;
+		sum = (__u32)options;
+	}
+	replace(&words[WORD_PORTS], (__u32)to->destination_port << 16 | to->source_port, &sum);
+	replace(&words[WORD_SEQ], bpf_htonl(segment->seq + this->delta), &sum);
 	if (segment->flags & TCP_ACK)
-		new[WORD_ACK] = bpf_htonl(segment->ack - back->delta);
+		replace(&words[WORD_ACK], bpf_htonl(segment->ack - back->delta), &sum);
 	/* This end announces how much the way back may bring. */
 	window = (__u32)segment->window << back->grow >> back->shrink;
 	if (window > 0xffff)
 		window = 0xffff;
-	new[WORD_FLAGS] = (old[WORD_FLAGS] & bpf_htonl(0xffff0000)) | bpf_htonl(window);
-	if (plain && old[WORD_NOPS] == bpf_htonl(NOP_NOP_TIMESTAMPS)) {
-		new[WORD_VALUE] = bpf_htonl(bpf_ntohl(old[WORD_VALUE]) + this->clock_delta);
-		new[WORD_ECHO] = bpf_htonl(echo(back, bpf_ntohl(old[WORD_ECHO])));
-		length = sizeof(new);
-	} else if (segment->words > WORD_NOPS) {
-		sum = shift_options(skb, segment, this, back);
-		if (sum < 0)
+	replace(&words[WORD_FLAGS], (words[WORD_FLAGS] & bpf_htonl(0xffff0000)) | bpf_htonl(window),
+		&sum);
+
+	if (pair->same_addresses)
+		return bpf_skb_store_bytes(skb, at, words, length, 0) ||
+		       bpf_l4_csum_replace(skb, check, 0, narrow(sum), 0);
+	if (!pair->v6) {
+		network += offsetof(struct iphdr, ttl);
+		if (!read_words(skb, network, headers.v6 + 5, V4_TAIL / 4))
 			return -1;
+		replace(&headers.v4[0], *(const __be32 *)(to->source + 12), &address);
+		replace(&headers.v4[1], *(const __be32 *)(to->destination + 12), &address);
+		headers.check = fold((__u16)~headers.check + (__u64)narrow(address));
+		failed = at == network + V4_TAIL
+			     ? bpf_skb_store_bytes(skb, network, &headers.ttl, V4_TAIL + length, 0)
+			     : bpf_skb_store_bytes(skb, network, &headers.ttl, V4_TAIL, 0) ||
+				   bpf_skb_store_bytes(skb, at, words, length, 0);
+		return failed || bpf_l4_csum_replace(skb, check, 0, narrow(sum), 0) ||
+		       bpf_l4_csum_replace(skb, check, 0, narrow(address), BPF_F_PSEUDO_HDR);
 	}
-	difference = (__u32)sum;
-	for (int word = WORD_PORTS; word < WORD_CHECK; word++)
-		difference += (__u64)(__u32)~old[word] + new[word];
-	if (length == sizeof(new))
-		for (int word = WORD_VALUE; word < PLAIN_WORDS; word++)
-			difference += (__u64)(__u32)~old[word] + new[word];
-	/* Carries come in again at the other end, in 32 bits as in 16 (RFC 1071, 2). */
-	difference = (__u32)difference + (difference >> 32);
-	difference = (__u32)difference + (difference >> 32);
-	if (bpf_skb_store_bytes(skb, segment->transport, new, length, 0) ||
-	    bpf_l4_csum_replace(skb, segment->transport + offsetof(struct tcphdr, check), 0,
-				difference, 0))
+	network += offsetof(struct ipv6hdr, saddr);
+	if (!read_words(skb, network, headers.v6, V6_TAIL / 4))
 		return -1;
-	return 0;
+	for (int word = 0; word < 4; word++) {
+		replace(&headers.v6[word], ((const __be32 *)to->source)[word], &address);
+		replace(&headers.v6[4 + word], ((const __be32 *)to->destination)[word], &address);
+	}
+	failed = at == network + V6_TAIL
+		     ? bpf_skb_store_bytes(skb, network, headers.v6, V6_TAIL + length, 0)
+		     : bpf_skb_store_bytes(skb, network, headers.v6, V6_TAIL, 0) ||
+			   bpf_skb_store_bytes(skb, at, words, length, 0);
+	/* Since 6.16 the kernel wants to be told: without a checksum in the IP header, a sum over
+	 * the whole packet (CHECKSUM_COMPLETE) stays the same. */
+	return failed || bpf_l4_csum_replace(skb, check, 0, narrow(sum), 0) ||
+	       (bpf_l4_csum_replace(skb, check, 0, narrow(address), BPF_F_PSEUDO_HDR | CSUM_IPV6) &&
+		bpf_l4_csum_replace(skb, check, 0, narrow(address), BPF_F_PSEUDO_HDR));
 }
 
 #endif
