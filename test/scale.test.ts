@@ -19,6 +19,18 @@ afterAll(async () => {
   await world.close()
 })
 
+/** Waits until the proxy has had as many descriptors open for a second, and looks at its memory then. */
+async function atRest(): Promise<Memory> {
+  let now = await memory(world.client, proxy.pid)
+  for (let unchanged = 0; unchanged < 10; ) {
+    await sleep(100)
+    const later = await memory(world.client, proxy.pid)
+    unchanged = later.fds === now.fds ? unchanged + 1 : 0
+    now = later
+  }
+  return now
+}
+
 /** Waits until the proxy has as many descriptors open as before, and looks at its memory then. */
 async function settle(before: Memory): Promise<Memory> {
   for (let attempt = 0; attempt < 50; attempt++) {
@@ -49,8 +61,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   test('10 000 short connections, 50 at a time: none fails or stalls, and nothing of them stays', async () => {
     // What the first ones make node allocate is no leak.
     await shortConnections(world.client, { address: origin, port: 7, count: 500, parallel: 50 })
-    await sleep(200)
-    const before = await memory(world.client, proxy.pid)
+    const before = await atRest()
     const result = await shortConnections(world.client, {
       address: origin,
       port: 7,
@@ -65,7 +76,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   })
 
   test('10 000 spliced connections carry their bytes when all talk at once, and slow down nobody', async () => {
-    const before = await memory(world.client, proxy.pid)
+    const before = await atRest()
     const others = await speed(origin)
     const options = { address: origin, port: 7, count: 10_000, parallel: 200 }
     const { held, exchange } = await holdConnections(world.client, options)
