@@ -7,6 +7,7 @@
 #include "kernel.h"
 #include "rule_counts.h"
 #include "segment.h"
+#include "silence.h"
 
 /* Under the lock, or `settle` might find the pair spliced after its end. */
 static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_state state)
@@ -251,6 +252,8 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 		 * nothing until then. Our socket is silent; the program answers (RFC 5961, 4). */
 	} else {
 		note(pair, index, way, segment);
+		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
+			state = fall_silent(skb, pair, index);
 		if (state == PAIR_CARRIED && !segment->payload &&
 		    !(segment->flags & (TCP_FIN | TCP_RST))) {
 			if (copy_ack(skb, pair, way, segment, ingress))

@@ -6,48 +6,10 @@
 #include "ends.h"
 #include "forge.h"
 #include "kernel.h"
-
-/* RCV_SHUTDOWN of include/net/sock.h. */
-#define RECEIVE_SHUTDOWN 1
+#include "silence.h"
 
 /* Answers of the programs that the process runs. */
 enum { DONE = 0, FAILED = 1 };
-
-/* What one end of a way has taken and the other has not had yet is still the process's to deliver.
- */
-static __always_inline bool delivered(const struct way *way, const struct tcp_sock *from,
-				      const struct tcp_sock *to)
-{
-	__u32 acked = after(way->acked, to->snd_una) ? way->acked : to->snd_una;
-
-	return from->copied_seq == from->rcv_nxt &&
-	       from->copied_seq + way->delta == to->write_seq && !after(to->write_seq, acked);
-}
-
-/* A FIN that was on its way to our socket when the pair was armed was relayed, and not seen. */
-static __always_inline void note_end(struct way *way, const struct tcp_sock *from)
-{
-	if (!(((const struct sock *)from)->sk_shutdown & RECEIVE_SHUTDOWN) || way->ended)
-		return;
-	way->ended = 1;
-	way->finished = 1;
-	way->fin = from->rcv_nxt;
-}
-
-/* Silences our sockets if they have nothing left to do. */
-static __always_inline void silence(struct pair *pair, const struct tcp_sock *towards_client,
-				    const struct tcp_sock *towards_upstream)
-{
-	bpf_spin_lock(&pair->lock);
-	if (pair->state == PAIR_CARRIED &&
-	    delivered(&pair->ways[WAY_UP], towards_client, towards_upstream) &&
-	    delivered(&pair->ways[WAY_DOWN], towards_upstream, towards_client)) {
-		pair->state = PAIR_SPLICED;
-		note_end(&pair->ways[WAY_UP], towards_client);
-		note_end(&pair->ways[WAY_DOWN], towards_upstream);
-	}
-	bpf_spin_unlock(&pair->lock);
-}
 
 /* Where the question begins, and the answer: the kernel wants a frame. */
 #define FRAME ETH_HLEN
@@ -108,6 +70,38 @@ static __always_inline void acknowledge(struct __sk_buff *skb, struct pair *pair
 	skb->mark = ifindex == settings.lo_ifindex && way == WAY_UP ? 0 : MARK_COPY;
 	bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS);
 	because(SPLICE_TOLD, 0);
+}
+
+/* Forgets one of the addresses of a pair, unless it belongs to a later one. */
+static __always_inline void forget_leg(const struct flow_key *of_what_leaves, const __u32 owner[2])
+{
+	struct flow_key key;
+	struct leg *leg;
+
+	reverse(&key, of_what_leaves);
+	leg = bpf_map_lookup_elem(&legs, &key);
+	if (leg && leg->pair == owner[0] && leg->serial == owner[1])
+		bpf_map_delete_elem(&legs, &key);
+}
+
+/* Run by the process, on a frame with the beginning of a struct arming: no packet belongs to this
+ * pair any more. */
+SEC("tc")
+int forget(struct __sk_buff *skb)
+{
+	struct carriage carriage = {};
+	__u32 request[2]; /* pair and serial */
+	struct pair *pair;
+
+	if (bpf_skb_load_bytes(skb, FRAME, request, sizeof(request)))
+		return FAILED;
+	pair = bpf_map_lookup_elem(&pairs, &request[0]);
+	if (!pair || pair->serial != request[1])
+		return unfit(skb, UNFIT_GONE);
+	forget_leg(&pair->to[WAY_UP], request);
+	forget_leg(&pair->to[WAY_DOWN], request);
+	report(&carriage, pair);
+	return answer(skb, &carriage);
 }
 
 /* Run by the process, on a frame with the beginning of a struct arming: silences our sockets if

@@ -85,6 +85,15 @@ function libcInt<Args extends unknown[]>(declaration: string): Call<Args> {
   }
 }
 
+/** For functions of libc that fail often and in order: what they return, or -errno. */
+function libcResult<Args extends unknown[]>(declaration: string): (...args: Args) => number {
+  const call = bind(libc, declaration)
+  return (...args) => {
+    const result = call(...args) as number
+    return result < 0 ? -koffi.errno() : result
+  }
+}
+
 interface Libbpf {
   open: Call<[path: string, options: null], Pointer>
   load: Call<[object: Pointer]>
@@ -162,32 +171,48 @@ export const bpf: Libbpf = {
   version: bind(libbpf, 'const char *libbpf_version_string(void)') as Libbpf['version'],
 }
 
+/** Those without an operation return a number, or -errno. */
 interface Libc {
   socket: Call<[domain: number, type: number, protocol: number]>
   bind: Call<[fd: number, address: Buffer, length: number]>
   listen: Call<[fd: number, backlog: number]>
-  connect: Call<[fd: number, address: Buffer, length: number]>
+  accept: (fd: number, address: null, length: null, flags: number) => number
+  connect: (fd: number, address: Buffer, length: number) => number
+  close: (fd: number) => number
+  localAddress: Call<[fd: number, address: Buffer, length: Buffer]>
+  remoteAddress: Call<[fd: number, address: Buffer, length: Buffer]>
   setsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: number]>
   getsockopt: Call<[fd: number, level: number, name: number, value: Buffer, length: Buffer]>
   flock: Call<[fd: number, operation: number]>
   fcntl: Call<[fd: number, operation: number, argument: number]>
   ioctl: Call<[fd: number, operation: number, argument: Buffer]>
-  /** Length, or -1. */
   recv: (fd: number, buffer: Buffer, length: number, flags: number) => number
+  send: (fd: number, buffer: Buffer, length: number, flags: number) => number
+  createEpoll: Call<[flags: number]>
+  controlEpoll: Call<[epoll: number, operation: number, fd: number, event: Buffer]>
+  waitEpoll: (epoll: number, events: Buffer, most: number, timeoutMs: number) => number
 }
 
 export const c: Libc = {
   socket: libcInt('int socket(int, int, int)'),
   bind: libcInt('int bind(int, const void *, unsigned int)'),
   listen: libcInt('int listen(int, int)'),
-  connect: libcInt('int connect(int, const void *, unsigned int)'),
+  accept: libcResult('int accept4(int, void *, void *, int)'),
+  connect: libcResult('int connect(int, const void *, unsigned int)'),
+  close: libcResult('int close(int)'),
+  localAddress: libcInt('int getsockname(int, _Out_ void *, _Inout_ void *)'),
+  remoteAddress: libcInt('int getpeername(int, _Out_ void *, _Inout_ void *)'),
   getsockopt: libcInt('int getsockopt(int, int, int, _Out_ void *, _Inout_ void *)'),
   setsockopt: libcInt('int setsockopt(int, int, int, const void *, unsigned int)'),
   flock: libcInt('int flock(int, int)'),
   // Variadic, which makes no difference for one argument where we run.
   fcntl: libcInt('int fcntl(int, int, int)'),
   ioctl: libcInt('int ioctl(int, unsigned long, _Out_ void *)'),
-  recv: bind(libc, 'long recv(int, _Out_ void *, size_t, int)') as Libc['recv'],
+  recv: libcResult('long recv(int, _Out_ void *, size_t, int)'),
+  send: libcResult('long send(int, const void *, size_t, int)'),
+  createEpoll: libcInt('int epoll_create1(int)'),
+  controlEpoll: libcInt('int epoll_ctl(int, int, int, void *)'),
+  waitEpoll: libcResult('int epoll_wait(int, _Out_ void *, int, int)'),
 }
 
 const signalMask = bind(libc, 'int pthread_sigmask(int, const void *, _Out_ void *)')
@@ -208,7 +233,7 @@ export function withoutSignals<T>(work: () => T): T {
 }
 
 /** Calls back from the event loop whenever a descriptor is readable; does not keep the process alive. */
-export function watchReadable(fd: number, readable: () => void): { close(): void } {
+export function watchReadable(fd: number, readable: () => void): { close(): void; ref(): void } {
   const handle = koffi.node.poll(fd, { readable: true }, readable)
   handle.unref()
   return handle
@@ -219,14 +244,14 @@ const newRingBuffer = bpfPointer<[map: number, sample: Pointer, context: null, o
   'void *ring_buffer__new(int, void *, void *, const void *)',
 )
 
-/** Calls back from the event loop with a copy of every entry of a BPF_MAP_TYPE_RINGBUF. */
+/** Calls back from the event loop with every entry of a BPF_MAP_TYPE_RINGBUF, to be read before it returns and not after. */
 export function watchRingBuffer(
   operation: string,
   map: number,
   entry: (bytes: Buffer) => void,
 ): { close(): void } {
   const callback = koffi.register((_context: unknown, data: unknown, size: number) => {
-    entry(Buffer.from(new Uint8Array(koffi.view(data, size))))
+    entry(Buffer.from(koffi.view(data, size)))
     return 0
   }, koffi.pointer(sample))
   let ring: Pointer

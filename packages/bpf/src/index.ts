@@ -4,6 +4,7 @@ export { NativeError } from './ffi.ts'
 export * from './layout.gen.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
+export { type SocketEnd } from './socket-address.ts'
 export {
   datagramSocket,
   duplicate,
@@ -11,10 +12,24 @@ export {
   holdPort,
   networkNamespaceCookie,
   outboundSocket,
+  resetOnClose,
   silence,
+  stopKeepAlive,
   transparentListener,
   tryLock,
   unread,
 } from './sockets.ts'
-export { type PairAddresses, Splicing, unpin } from './splicing.ts'
+export { type ArmRequest, type PairAddresses, Splicing, unpin } from './splicing.ts'
 export { type Counters, libbpfVersion, type RuleList, replyMark, Steering } from './steering.ts'
+export {
+  accept,
+  Connecting,
+  closeDescriptor,
+  emptyFlow,
+  flowOf,
+  localEnd,
+  receive,
+  transmit,
+  tryConnect,
+  watchListener,
+} from './tcp.ts'

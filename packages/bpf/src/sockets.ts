@@ -1,8 +1,9 @@
 import { closeSync } from 'node:fs'
-import { c } from './ffi.ts'
+import { c, NativeError } from './ffi.ts'
+import { addressFamily, type SocketEnd, writeSocketAddress } from './socket-address.ts'
 
 // Values of the Linux ABI that Node does not expose; alike on x86_64 and aarch64.
-const AF = { unix: 1, inet: 2, inet6: 10 } as const
+const AF_UNIX = 1
 const SOCK = { stream: 1, dgram: 2, nonblock: 0o4000, cloexec: 0o2000000 } as const
 const SOL = { socket: 1, ip: 0, tcp: 6, ipv6: 41 } as const
 const SO = { reuseaddr: 2, keepalive: 9, linger: 13, bindtodevice: 25, mark: 36, netnsCookie: 71 } as const
@@ -10,36 +11,20 @@ const IP = { transparent: 19, bindAddressNoPort: 24 } as const
 const TCP = { nodelay: 1, keepidle: 4, repair: 19 } as const
 const IPV6 = { v6only: 26, transparent: 75 } as const
 
-function int(value: number): Buffer {
-  const buffer = Buffer.alloc(4)
-  buffer.writeInt32LE(value | 0)
-  return buffer
-}
+/** See `scratch` in socket-address.ts. */
+const int = Buffer.alloc(4)
 
 function setInt(operation: string, fd: number, level: number, name: number, value: number): void {
-  c.setsockopt(operation, fd, level, name, int(value), 4)
+  int.writeInt32LE(value | 0)
+  c.setsockopt(operation, fd, level, name, int, 4)
 }
 
 /** `struct linger`: on, and 0 seconds. */
 const lingerZero = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0])
 const lingerOff = Buffer.alloc(8)
 
-/** sockaddr_in or sockaddr_in6 for an address given as 16 bytes (v4-mapped for IPv4) and a port. */
-function socketAddress(family: 4 | 6, address: Uint8Array, port: number): Buffer {
-  const buffer = Buffer.alloc(family === 4 ? 16 : 28)
-  buffer.writeUInt16LE(family === 4 ? AF.inet : AF.inet6, 0)
-  buffer.writeUInt16BE(port, 2)
-  buffer.set(family === 4 ? address.subarray(12) : address, family === 4 ? 4 : 8)
-  return buffer
-}
-
 function withSocket(family: 4 | 6, set: (fd: number) => void): number {
-  const fd = c.socket(
-    'socket',
-    family === 4 ? AF.inet : AF.inet6,
-    SOCK.stream | SOCK.nonblock | SOCK.cloexec,
-    0,
-  )
+  const fd = c.socket('socket', addressFamily[family], SOCK.stream | SOCK.nonblock | SOCK.cloexec, 0)
   try {
     set(fd)
     return fd
@@ -74,19 +59,21 @@ export function transparentListener(options: {
     setInt('set TCP_NODELAY', fd, SOL.tcp, TCP.nodelay, 1)
     setInt('set SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 1)
     setInt('set TCP_KEEPIDLE', fd, SOL.tcp, TCP.keepidle, keepAliveSeconds)
-    const address = socketAddress(family, loopback, 0)
+    const address = writeSocketAddress({ family, address: loopback, port: 0 })
     c.bind('bind the listener', fd, address, address.length)
     c.listen('listen', fd, backlog)
   })
 }
 
 /**
- * A TCP socket, not yet connected, that leaves from `source` (16 bytes) and, if given, by `device` only, with a port the kernel chooses at
+ * A TCP socket, not yet connected, that leaves from an address and, if given, by `device` only, with a port the kernel chooses at
  * connect(2) (IP_BIND_ADDRESS_NO_PORT, since 4.2: a bound address does not use up the local ports). Returns the file
  * descriptor.
  */
-export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; device?: string }): number {
-  const { family, source, device } = options
+export function outboundSocket(
+  { family, address: source }: Pick<SocketEnd, 'family' | 'address'>,
+  device?: string,
+): number {
   return withSocket(family, (fd) => {
     if (device !== undefined) {
       const name = Buffer.from(`${device}\0`)
@@ -94,7 +81,7 @@ export function outboundSocket(options: { family: 4 | 6; source: Uint8Array; dev
     }
     // At the IP level for both families: the IPv6 stack looks at the same flag.
     setInt('set IP_BIND_ADDRESS_NO_PORT', fd, SOL.ip, IP.bindAddressNoPort, 1)
-    const address = socketAddress(family, source, 0)
+    const address = writeSocketAddress({ family, address: source, port: 0 })
     c.bind('bind the source address', fd, address, address.length)
   })
 }
@@ -104,36 +91,41 @@ export function endInOrder(fd: number): void {
   c.setsockopt('clear SO_LINGER', fd, SOL.socket, SO.linger, lingerOff, 8)
 }
 
+/** Has close(2) reset the connection. */
+export function resetOnClose(fd: number): void {
+  c.setsockopt('set SO_LINGER', fd, SOL.socket, SO.linger, lingerZero, 8)
+}
+
 /**
  * Silences a connected TCP socket for good: close(2) then sends nothing (TCP_REPAIR, since 3.5, CAP_NET_ADMIN), and its
  * port stays taken until then.
  */
 export function silence(fd: number): void {
-  setInt('clear SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 0)
   setInt('set TCP_REPAIR', fd, SOL.tcp, TCP.repair, 1)
+}
+
+/** Has nobody asked any more whether the peer is still there: of a silent socket, each would seem gone. */
+export function stopKeepAlive(fd: number): void {
+  setInt('clear SO_KEEPALIVE', fd, SOL.socket, SO.keepalive, 0)
 }
 
 /**
  * Takes the port of a connection that goes on without a socket: a socket that is connected and says nothing (TCP_REPAIR).
- * Addresses are 16 bytes. Throws when another has the port, or the address is gone.
+ * Throws when another has the port, or the address is gone.
  */
-export function holdPort(family: 4 | 6, from: FlowEnd, to: FlowEnd): number {
-  return withSocket(family, (fd) => {
+export function holdPort(from: SocketEnd, to: SocketEnd): number {
+  return withSocket(from.family, (fd) => {
     setInt('set SO_REUSEADDR', fd, SOL.socket, SO.reuseaddr, 1)
     setInt('set TCP_REPAIR', fd, SOL.tcp, TCP.repair, 1)
-    for (const [call, end] of [
-      [c.bind, from],
-      [c.connect, to],
-    ] as const) {
-      const address = socketAddress(family, end.address, end.port)
-      call('hold a port', fd, address, address.length)
-    }
+    const own = writeSocketAddress(from)
+    c.bind('hold a port', fd, own, own.length)
+    const peer = writeSocketAddress(to)
+    connected('hold a port', c.connect(fd, peer, peer.length))
   })
 }
 
-interface FlowEnd {
-  readonly address: Uint8Array
-  readonly port: number
+function connected(operation: string, result: number): void {
+  if (result < 0) throw new NativeError(operation, -result)
 }
 
 /** What tells our network namespace from all others since boot (SO_NETNS_COOKIE, since 5.14). */
@@ -156,7 +148,7 @@ export function duplicate(fd: number): number {
 
 /** How many bytes wait to be read, as the kernel tells programs that ask (FIONREAD). */
 export function unread(fd: number): number {
-  const [fionread, answer] = [0x541b, int(0)]
+  const [fionread, answer] = [0x541b, Buffer.alloc(4)]
   c.ioctl('ask how many bytes wait', fd, fionread, answer)
   return answer.readInt32LE()
 }
@@ -180,11 +172,11 @@ export function datagramSocket(path: string): number {
   const name = Buffer.from(path)
   if (name[0] === '@'.charCodeAt(0)) name[0] = 0
   const address = Buffer.alloc(2 + name.length)
-  address.writeUInt16LE(AF.unix, 0)
+  address.writeUInt16LE(AF_UNIX, 0)
   name.copy(address, 2)
-  const fd = c.socket('socket', AF.unix, SOCK.dgram | SOCK.nonblock | SOCK.cloexec, 0)
+  const fd = c.socket('socket', AF_UNIX, SOCK.dgram | SOCK.nonblock | SOCK.cloexec, 0)
   try {
-    c.connect(`connect to ${path}`, fd, address, address.length)
+    connected(`connect to ${path}`, c.connect(fd, address, address.length))
     return fd
   } catch (error) {
     closeSync(fd)

@@ -11,6 +11,7 @@ import {
   flowKeySize,
   legSize,
   type PairEvent,
+  PairState,
   readCarriage,
   readFlowKey,
   readLeg,
@@ -18,12 +19,13 @@ import {
   type Settings,
   SpliceCounter,
   settingsSize,
+  Unfit,
   writeArming,
   writeDevice,
-  writeFlowKey,
   writeSettings,
 } from './layout.gen.ts'
 import { LoadedObject, Tcx } from './object.ts'
+import { emptyFlow, flowOf } from './tcp.ts'
 
 const objectPath = fileURLToPath(new URL('../dist/splice.bpf.o', import.meta.url))
 
@@ -48,7 +50,17 @@ export class Splicing implements Disposable {
   readonly #links = new Map<string, number>()
   readonly #arm: PreparedRun
   readonly #settle: PreparedRun
-  readonly #key = Buffer.alloc(flowKeySize)
+  readonly #forget: PreparedRun
+  /** Filled in again for each. */
+  readonly #arming: Arming = {
+    pair: 0,
+    serial: 0,
+    ifindex: 0,
+    unreadUp: 0,
+    unreadDown: 0,
+    client: emptyFlow(),
+    upstream: emptyFlow(),
+  }
   readonly #leg = Buffer.alloc(legSize)
 
   readonly #directory: string | undefined
@@ -59,6 +71,7 @@ export class Splicing implements Disposable {
     const prepare = (name: string) => prepareRun(name, object.program(name), frame + armingSize)
     this.#arm = prepare('arm')
     this.#settle = prepare('settle')
+    this.#forget = prepare('forget')
   }
 
   /**
@@ -120,20 +133,19 @@ export class Splicing implements Disposable {
   }
 
   /** Has the kernel carry two connections as one, if it can. About 5 µs. */
-  arm(arming: Arming): Carriage {
+  arm(request: ArmRequest): Carriage {
     const { packet } = this.#arm
+    const { client, upstream } = this.#arming
+    const family = flowOf(request.towardsClient, 'received', client)
+    if (flowOf(request.towardsUpstream, 'sent', upstream) !== family) return { ...unfit, unfit: Unfit.family }
     packet.writeUInt16BE(etherType[4], frame - 2)
-    writeArming(packet, arming, frame)
+    writeArming(packet, Object.assign(this.#arming, request), frame)
     return answer(this.#arm)
   }
 
   /** How a pair is doing; silences our sockets when nothing is left for them to do. About 2 µs. */
   settle(pair: number, serial: number, family: 4 | 6): Carriage {
-    const { packet } = this.#settle
-    packet.writeUInt16BE(etherType[family], frame - 2)
-    packet.writeUInt32LE(pair, frame)
-    packet.writeUInt32LE(serial, frame + 4)
-    return answer(this.#settle)
+    return this.#run(this.#settle, pair, serial, family)
   }
 
   /** Resets both ends of a pair. */
@@ -146,14 +158,9 @@ export class Splicing implements Disposable {
     runProgram('sever a connection', this.#object.program('sever'), packet, { context })
   }
 
-  /** Forgets the addresses of a pair, unless they belong to a later one. */
-  forget({ pair, serial, client, fromUpstream }: PairAddresses): void {
-    for (const key of [client, fromUpstream]) {
-      writeFlowKey(this.#key, key)
-      if (!this.#object.lookup('legs', this.#key, this.#leg)) continue
-      const leg = readLeg(this.#leg)
-      if (leg.pair === pair && leg.serial === serial) this.#object.delete('legs', this.#key)
-    }
+  /** Forgets the addresses of a pair, unless they belong to a later one. About 1 µs. */
+  forget(pair: number, serial: number, family: 4 | 6): void {
+    this.#run(this.#forget, pair, serial, family)
   }
 
   /** The pairs that a process before us has left in the directory. */
@@ -192,11 +199,19 @@ export class Splicing implements Disposable {
     this.#links.clear()
     this.#arm.close()
     this.#settle.close()
+    this.#forget.close()
     this.#object.close()
   }
 
   [Symbol.dispose](): void {
     this.close()
+  }
+
+  #run(run: PreparedRun, pair: number, serial: number, family: 4 | 6): Carriage {
+    run.packet.writeUInt16BE(etherType[family], frame - 2)
+    run.packet.writeUInt32LE(pair, frame)
+    run.packet.writeUInt32LE(serial, frame + 4)
+    return answer(run)
   }
 
   #hold(name: string, link: number): void {
@@ -212,10 +227,29 @@ export class Splicing implements Disposable {
   }
 }
 
+const unfit: Carriage = {
+  sent: 0n,
+  received: 0n,
+  idleNs: 0n,
+  state: PairState.unfit,
+  unfit: Unfit.not,
+  by: 0,
+  alone: 0,
+  half: 0,
+}
+
 function answer(run: PreparedRun): Carriage {
   const returned = run.run()
   if (returned !== 0) throw new Error(`a splice program answered ${returned}`)
   return readCarriage(run.packet, frame)
+}
+
+/** What {@link Splicing.arm} needs to know. */
+export interface ArmRequest extends Omit<Arming, 'client' | 'upstream'> {
+  /** Descriptor of the accepted socket. */
+  readonly towardsClient: number
+  /** Descriptor of the connected one. */
+  readonly towardsUpstream: number
 }
 
 /** A pair by what its packets carry: those of the program, and those of the upstream. */

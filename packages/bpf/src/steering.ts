@@ -171,7 +171,8 @@ export class Steering {
   /** Calls back with each entry of rules with `log`. Close it to stop. */
   watchLog(entry: (entry: LogEntry) => void): { close(): void } {
     return watchRingBuffer('watch the log', this.#object.map('rule_log'), (bytes) =>
-      entry(readLogEntry(bytes)),
+      // Its addresses are views of the bytes.
+      entry(readLogEntry(Buffer.from(bytes))),
     )
   }
 
@@ -300,7 +301,7 @@ export class Steering {
     // What an earlier trace has left unread is none of this one's. The clock of bpf_ktime_get_ns().
     const since = process.hrtime.bigint()
     const watch = watchRingBuffer('watch the trace', this.#object.map('trace_events'), (bytes) => {
-      const read = readTraceEvent(bytes)
+      const read = readTraceEvent(Buffer.from(bytes))
       if (read.time >= since) event(read)
     })
     write(1)

@@ -1,4 +1,4 @@
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Endpoint } from './endpoint.ts'
 import { TproxyError } from './errors.ts'
 import { type Peek, type Peeked, peek } from './peek/peek.ts'
@@ -17,9 +17,6 @@ export type Settler = (
 
 /** Long enough for a first flight to follow the handshake over a bad link; all that a server that speaks first is delayed. */
 const peekMs = 300
-
-/** Stands in for sockets that are not needed any more. */
-const gone = new Socket().destroy()
 
 /** A connection that was accepted and is held until somebody decides: {@link settle} it, or {@link take} its socket. */
 export class Connection {
@@ -40,12 +37,16 @@ export class Connection {
   /** @internal On the clock that durations are measured by. */
   readonly acceptedMs: number = performance.now()
   /** @internal */
-  accepted: Accepted
+  readonly accepted: Accepted
   readonly #settler: Settler
+  /** That somebody may hold, and that has our listeners. */
+  #socket: Socket | undefined
   #settled = false
+  #decided: (() => void) | undefined
   #peek: Peek | undefined
   #peeked: Peeked | undefined
-  #session: PromiseWithResolvers<Session> | undefined
+  #session: Session | undefined
+  #sessionAsked: PromiseWithResolvers<Session> | undefined
 
   constructor(id: number, accepted: Accepted, settler: Settler) {
     this.id = id
@@ -64,7 +65,14 @@ export class Connection {
    * kernel carries it there is none, and a closed one in its place.
    */
   get socket(): Socket {
-    return this.accepted.socket
+    const { socket } = this.accepted
+    if (socket !== this.#socket) {
+      this.#socket = socket
+      // It is paused and unread; an error that comes meanwhile shows again when it is carried.
+      socket.on('error', () => {})
+      socket.once('close', () => this.#decide())
+    }
+    return socket
   }
 
   /** Whether a verdict was given, or the socket taken, or the connection closed. */
@@ -77,14 +85,15 @@ export class Connection {
    * the connection is taken, or reset because nobody decided.
    */
   get session(): Promise<Session> {
-    this.#session ??= Promise.withResolvers()
-    return this.#session.promise
+    this.#sessionAsked ??= Promise.withResolvers()
+    if (this.#session !== undefined) this.#sessionAsked.resolve(this.#session)
+    return this.#sessionAsked.promise
   }
 
   /** @internal */
   became(session: Session): void {
-    this.#session ??= Promise.withResolvers()
-    this.#session.resolve(session)
+    this.#session = session
+    this.#sessionAsked?.resolve(session)
   }
 
   /** What {@link peek} found; undefined before, and when nobody looked. */
@@ -132,22 +141,50 @@ export class Connection {
 
   /** @internal The kernel carries it, for long perhaps: its socket, and all that hangs on it, are let go. */
   letGo(): void {
-    const nothing = () => {}
-    const direct = () => Promise.reject(this.#tooLate('connect'))
-    this.accepted = { ...this.accepted, socket: gone, direct, closeInOrder: nothing, accelerate: nothing }
+    this.accepted.letGo?.()
     this.#peek = undefined
+    this.#socket = undefined
   }
 
   /** Resets the connection if nobody has settled it. */
   reset(): void {
     if (this.#settled) return
     this.#settled = true
-    this.socket.resetAndDestroy()
+    this.#decide()
+    this.end()
+  }
+
+  /** @internal Resets it, whoever has settled it. */
+  end(): void {
+    if (this.accepted.reset !== undefined) this.accepted.reset()
+    else this.accepted.socket.resetAndDestroy()
+  }
+
+  /** @internal Calls back once, when there is nothing to decide any more: it was settled, taken or reset, or has closed. */
+  onDecided(callback: () => void): void {
+    this.#decided = callback
+  }
+
+  /** @internal The same as a promise. */
+  get decided(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const before = this.#decided
+    this.#decided = () => {
+      before?.()
+      resolve()
+    }
+    return promise
+  }
+
+  #decide(): void {
+    this.#decided?.()
+    this.#decided = undefined
   }
 
   #claim(operation: string): void {
     if (this.#settled) throw this.#tooLate(operation)
     this.#settled = true
+    this.#decide()
     this.#peek?.stop()
   }
 

@@ -50,6 +50,14 @@ export function addressBytes(address: string): Uint8Array {
 
 /** The reverse of {@link addressBytes}. */
 export function endpointOf(bytes: Uint8Array, port: number): Endpoint {
-  const groups = Array.from({ length: 8 }, (_, i) => ((bytes[i * 2] ?? 0) << 8) | (bytes[i * 2 + 1] ?? 0))
-  return endpoint(groups.map((group) => group.toString(16)).join(':'), port)
+  if (isMapped(bytes))
+    return { address: `${bytes[12]}.${bytes[13]}.${bytes[14]}.${bytes[15]}`, port, family: 4 }
+  return { address: new ipaddr.IPv6([...bytes]).toRFC5952String(), port, family: 6 }
+}
+
+/** Whether it stands for an IPv4 address: 80 bits of zero, 16 of one. */
+function isMapped(bytes: Uint8Array): boolean {
+  if (bytes[10] !== 0xff || bytes[11] !== 0xff) return false
+  for (let at = 0; at < 10; at++) if (bytes[at] !== 0) return false
+  return true
 }

@@ -1,22 +1,17 @@
-import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Observable, Subject, type Subscription, throwError } from 'rxjs'
+import { Carrier } from './carrier.ts'
 import { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
 import { type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
-import { Relay, reset } from './relay.ts'
+import { type ReachOptions, reach } from './reach.ts'
 import { checkRemember } from './remember.ts'
 import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { TraceStep, TraceTarget } from './trace.ts'
-import type { Accepted, Adopted, Memories, Transport } from './transport.ts'
-import type { Destination, Upstream } from './upstream.ts'
+import type { Accepted, Adopted, LazyStream, Memories, Transport } from './transport.ts'
 import type { Transforms, Verdict } from './verdict.ts'
-
-/** Of silence, after which the kernel asks whether an upstream is still there. */
-const keepAliveMs = 60_000
 
 /**
  * Connections taken from a {@link Transport}, held until somebody decides, and carried as decided. Close it to undo
@@ -35,7 +30,7 @@ export class Interception implements AsyncDisposable {
   readonly limits: Limits
 
   readonly #transport: Transport
-  readonly #names: boolean
+  readonly #reach: ReachOptions
   readonly #connections = new Subject<Connection>()
   readonly #sessions = new Subject<Session>()
   readonly #warnings = new Subject<string>()
@@ -49,8 +44,9 @@ export class Interception implements AsyncDisposable {
   /** `names`: whether upstreams that do not say themselves are told host names. */
   constructor(transport: Transport, timeouts?: Timeouts, { names = false }: { names?: boolean } = {}) {
     this.#transport = transport
-    this.#names = names
     this.limits = limits(timeouts)
+    const { connectMs } = this.limits
+    this.#reach = { transport, names, connectMs, warn: (message) => this.warn(message) }
     this.connections = this.#connections.asObservable()
     this.sessions = this.#sessions.asObservable()
     this.warnings = this.#warnings.asObservable()
@@ -172,10 +168,9 @@ export class Interception implements AsyncDisposable {
     await nextTurn()
     await nextTurn()
     for (;;) {
-      const undecided = [...this.#undecided].filter(({ settled }) => !settled)
       const left: Promise<unknown>[] = [
         ...[...this.#running].map((session) => session.ended),
-        ...undecided.map(({ session, socket }) => Promise.race([session, closed(socket)])),
+        ...[...this.#undecided].map(({ decided }) => decided),
       ]
       if (left.length === 0) return
       await Promise.all(left)
@@ -183,19 +178,15 @@ export class Interception implements AsyncDisposable {
   }
 
   #hold(accepted: Accepted): void {
-    const { socket } = accepted
-    // The socket is paused and unread; an error that comes meanwhile shows again when it is carried.
-    socket.on('error', () => {})
     const connection = new Connection(++this.#lastId, accepted, this.#settle)
     this.#undecided.add(connection)
     const deadline = setTimeout(() => {
-      if (connection.settled) return
       this.#warnings.next(
         `nobody decided ${formatEndpoint(connection.destination)} within ${this.limits.decisionMs} ms: reset`,
       )
       connection.reset()
     }, this.limits.decisionMs)
-    socket.once('close', () => {
+    connection.onDecided(() => {
       clearTimeout(deadline)
       this.#undecided.delete(connection)
     })
@@ -208,10 +199,9 @@ export class Interception implements AsyncDisposable {
     plugin: string | undefined,
     failure: Error | undefined,
   ): Promise<Session> => {
-    this.#undecided.delete(connection)
     const session = new Session(connection, verdict, plugin)
     this.#running.add(session)
-    void session.ended.then(() => this.#running.delete(session))
+    session.onEnd(() => this.#running.delete(session))
     this.#remember(session)
     connection.became(session)
     this.#sessions.next(session)
@@ -241,128 +231,27 @@ export class Interception implements AsyncDisposable {
   }
 
   async #carry(session: Session, verdict: Exclude<Verdict, { kind: 'drop' }>): Promise<void> {
-    const { connection, closing } = session
-    let upstream: Duplex | undefined
+    let upstream: LazyStream | undefined
     let transforms: Transforms | undefined
     try {
-      upstream = await this.#connect(connection, verdict, closing)
-      transforms = verdict.transform?.(connection)
+      upstream = await reach(session, verdict, this.#reach)
+      transforms = verdict.transform?.(session.connection)
     } catch (cause) {
-      connection.socket.resetAndDestroy()
-      if (upstream !== undefined) reset(upstream)
+      session.connection.end()
+      upstream?.reset()
       const error = cause instanceof Error ? cause : new Error(String(cause))
-      session.finish(closing.aborted ? { how: 'aborted' } : { how: 'failed', error })
+      session.finish(session.isClosing ? { how: 'aborted' } : { how: 'failed', error })
       return
     }
-    if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
-    const { idleMs, halfClosedMs } = this.limits
-    let relay: Relay | undefined
-    const splice =
-      transforms !== undefined
-        ? 'a plugin reads the bytes'
-        : this.#transport.splice?.(connection.accepted, upstream, {
-            idleMs,
-            halfClosedMs,
-            silent: () => {
-              session.spliced()
-              relay?.handOver()
-              relay = undefined
-              connection.letGo()
-            },
-            ended: (end) => session.finish(end),
-          })
-    if (splice !== undefined) session.joined(splice)
-    const carried = typeof splice === 'object' ? splice : undefined
-    closing.addEventListener('abort', () => {
-      if (carried !== undefined && session.carried === 'splice') carried.abort({ how: 'aborted' })
-      else relay?.abort({ how: 'aborted' })
-    })
-    if (carried?.settled) return
-    if (carried === undefined) connection.accepted.accelerate?.()
-    relay = new Relay(connection.socket, upstream, {
-      idleMs,
-      halfClosedMs,
-      bytes: session.relayed,
-      ...(transforms && { transforms }),
-      clientEnded: () => connection.accepted.closeInOrder?.(),
-    })
-    void relay.ended.then((end) => {
-      carried?.release()
-      session.finish(end)
-    })
-  }
-
-  /** Reaches the other side within one deadline; whatever arrives later is reset. */
-  async #connect(
-    connection: Connection,
-    verdict: Exclude<Verdict, { kind: 'drop' }>,
-    closing: AbortSignal,
-  ): Promise<Duplex> {
-    const { connectMs } = this.limits
-    const late = new AbortController()
-    const { promise: given, reject } = Promise.withResolvers<never>()
-    const target = verdict.kind === 'via' ? verdict.upstream.name : formatEndpoint(connection.destination)
-    const timer = setTimeout(() => {
-      const error = new TproxyError('E_TIMEOUT', `connect to ${target}: no answer within ${connectMs} ms`)
-      late.abort(error)
-      reject(error)
-    }, connectMs)
-    const aborted = () => {
-      late.abort()
-      reject(new TproxyError('E_STATE', 'closing'))
-    }
-    closing.addEventListener('abort', aborted)
-    if (closing.aborted) aborted()
-    const attempt =
-      verdict.kind === 'via'
-        ? this.#connectVia(connection, verdict, late.signal)
-        : connection.accepted.direct(late.signal)
-    // An upstream that ignores the signal must not leave its stream behind.
-    attempt.then(
-      (stream) => late.signal.aborted && reset(stream),
-      () => {},
-    )
-    try {
-      return await Promise.race([attempt, given])
-    } finally {
-      clearTimeout(timer)
-      closing.removeEventListener('abort', aborted)
-    }
-  }
-
-  async #connectVia(
-    connection: Connection,
-    { upstream }: Extract<Verdict, { kind: 'via' }>,
-    signal: AbortSignal,
-  ): Promise<Duplex> {
-    if (upstream.address !== undefined) await this.#transport.exempt?.(upstream.address)
-    const stream = await upstream.connect(await this.#destination(connection, upstream), signal)
-    // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and
-    // ends with this; the next ones do not come.
-    if (upstream.address === undefined && stream instanceof Socket && stream.remoteAddress !== undefined)
-      await this.#transport
-        .exempt?.({ host: stream.remoteAddress, port: stream.remotePort ?? 0 })
-        .catch((error) => {
-          this.#warnings.next(reason(error))
-        })
-    stream.on('error', () => {})
-    return stream
-  }
-
-  async #destination(connection: Connection, { names = this.#names }: Upstream): Promise<Destination> {
-    const name = names ? (await connection.look()).name : undefined
-    // The upstream would take it for itself (RFC 6761, 6.3): nobody meant that who connects to another address.
-    if (name === undefined || /(^|\.)localhost$/.test(name)) return connection.destination
-    return { ...connection.destination, name }
+    new Carrier(session, upstream, this.limits).carry(this.#transport, transforms)
   }
 }
 
-const closed = (socket: Socket) => new Promise<void>((resolve) => void socket.once('close', () => resolve()))
-
 function drop(session: Session, withReset: boolean, error: Error | undefined): void {
-  const { socket, accepted } = session.connection
-  if (withReset) socket.resetAndDestroy()
+  const { connection } = session
+  if (withReset) connection.end()
   else {
+    const { socket, accepted } = connection
     socket.once('finish', () => {
       accepted.closeInOrder?.()
       // Unread bytes would turn the end into a reset.

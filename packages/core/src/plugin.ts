@@ -71,27 +71,25 @@ export async function ask(
   }
 }
 
-/** One timer for all that plugins are asked one after the other. */
+/** One timer for all that plugins are asked one after the other; none while they answer at once. */
 class Deadline {
-  #timer: NodeJS.Timeout
-  #passed: Promise<never>
+  readonly #timeoutMs: number
+  readonly #lacking: string
+  readonly #since = performance.now()
+  #timer: NodeJS.Timeout | undefined
+  #passed: Promise<never> | undefined
   #asked = ''
 
   constructor(timeoutMs: number, lacking: string) {
-    const { promise, reject } = Promise.withResolvers<never>()
-    promise.catch(() => {})
-    this.#passed = promise
-    this.#timer = setTimeout(
-      () => reject(new TproxyError('E_TIMEOUT', `plugin ${this.#asked} ${lacking} within ${timeoutMs} ms`)),
-      timeoutMs,
-    )
+    this.#timeoutMs = timeoutMs
+    this.#lacking = lacking
   }
 
   async race(name: string, ask: () => unknown): Promise<unknown> {
     this.#asked = name
     try {
       const answer = ask()
-      return answer instanceof Promise ? await Promise.race([answer, this.#passed]) : answer
+      return answer instanceof Promise ? await Promise.race([answer, this.#begin()]) : answer
     } catch (cause) {
       if (cause instanceof TproxyError && cause.code === 'E_TIMEOUT') throw cause
       throw new TproxyError('E_PLUGIN', `plugin ${name} failed: ${reason(cause)}`, { cause })
@@ -100,5 +98,20 @@ class Deadline {
 
   clear(): void {
     clearTimeout(this.#timer)
+  }
+
+  #begin(): Promise<never> {
+    if (this.#passed !== undefined) return this.#passed
+    const { promise, reject } = Promise.withResolvers<never>()
+    promise.catch(() => {})
+    this.#passed = promise
+    this.#timer = setTimeout(
+      () =>
+        reject(
+          new TproxyError('E_TIMEOUT', `plugin ${this.#asked} ${this.#lacking} within ${this.#timeoutMs} ms`),
+        ),
+      this.#timeoutMs - (performance.now() - this.#since),
+    )
+    return promise
   }
 }

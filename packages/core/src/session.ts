@@ -29,11 +29,11 @@ export class Session {
   readonly startedAt: Date = new Date()
   /** @internal Payload that the relay has carried. */
   readonly relayed: { sent: number; received: number } = { sent: 0, received: 0 }
-  /** Resolves with the session once it has ended; never rejects. */
-  readonly ended: Promise<Session>
   readonly #started = performance.now()
-  readonly #closing = new AbortController()
-  readonly #resolve: (session: Session) => void
+  #isClosing = false
+  #close: (() => void) | undefined
+  #ended: PromiseWithResolvers<Session> | undefined
+  #onEnd: (() => void) | undefined
   #splice: Splice | undefined
   #notSpliced: string | undefined
   #silent = false
@@ -45,9 +45,6 @@ export class Session {
     this.connection = connection
     this.verdict = verdict
     this.plugin = plugin
-    const { promise, resolve } = Promise.withResolvers<Session>()
-    this.ended = promise
-    this.#resolve = resolve
   }
 
   /** Name of the upstream, for `via`. */
@@ -81,6 +78,15 @@ export class Session {
     return this.#remembered
   }
 
+  /** Resolves with the session once it has ended; never rejects. */
+  get ended(): Promise<Session> {
+    if (this.#ended === undefined) {
+      this.#ended = Promise.withResolvers()
+      if (this.#end !== undefined) this.#ended.resolve(this)
+    }
+    return this.#ended.promise
+  }
+
   /** How it ended; undefined while it lasts. */
   get end(): SessionEnd | undefined {
     return this.#end
@@ -93,13 +99,22 @@ export class Session {
 
   /** Resets both sides. Resolves with the session once it has ended; idempotent, and never rejects. */
   close(): Promise<Session> {
-    this.#closing.abort()
+    if (!this.#isClosing) {
+      this.#isClosing = true
+      this.#close?.()
+    }
     return this.ended
   }
 
-  /** @internal Says that somebody wants it closed. */
-  get closing(): AbortSignal {
-    return this.#closing.signal
+  /** @internal Whether somebody wants it closed. */
+  get isClosing(): boolean {
+    return this.#isClosing
+  }
+
+  /** @internal Calls back when somebody wants it closed, at once if so, in place of who was to be called. */
+  onClose(callback: () => void): void {
+    this.#close = callback
+    if (this.#isClosing) callback()
   }
 
   /** @internal */
@@ -123,11 +138,20 @@ export class Session {
     this.#silent = true
   }
 
+  /** @internal Calls back once, before anybody else hears of it. */
+  onEnd(callback: () => void): void {
+    this.#onEnd = callback
+  }
+
   /** @internal */
   finish(end: SessionEnd): void {
     if (this.#end !== undefined) return
     this.#end = end
     this.#durationMs = performance.now() - this.#started
-    this.#resolve(this)
+    this.#onEnd?.()
+    this.#ended?.resolve(this)
+    // What is held by them may be let go.
+    this.#onEnd = undefined
+    this.#close = undefined
   }
 }

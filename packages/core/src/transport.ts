@@ -9,20 +9,30 @@ import type { Rules } from './rules/control.ts'
 import type { SessionEnd } from './session.ts'
 import type { TraceStep, TraceTarget } from './trace.ts'
 
+/** A stream that is made when it is asked for: a connection that the kernel carries needs none. */
+export interface LazyStream {
+  /** The same each time. */
+  readonly stream: Duplex
+  /** Ends the connection at once, with a reset where it can be. */
+  reset(): void
+}
+
 /** A connection as a transport delivers it: accepted, paused, and with its original destination. */
 export interface Accepted {
-  /** Paused, with `allowHalfOpen`; with keep-alive, and without delay, where it is a real one. */
+  /** Paused, with `allowHalfOpen`; with keep-alive, and without delay, where it is a real one. May be made when asked for. */
   readonly socket: Socket
   readonly source: Endpoint
   readonly destination: Endpoint
-  readonly interface?: string
-  readonly process?: ProcessInfo
+  readonly interface?: string | undefined
+  readonly process?: ProcessInfo | undefined
   /** Number of the rule that said proxy, from 1. */
-  readonly rule?: number
+  readonly rule?: number | undefined
   /** Name of the plugin that this rule wants to be asked. */
-  readonly via?: string
-  /** Opens the connection the program wanted, from where it wanted it. Rejects when refused or aborted. */
-  direct(signal: AbortSignal): Promise<Duplex>
+  readonly via?: string | undefined
+  /** Opens the connection the program wanted, from where it wanted it. Throws, or rejects, when refused or aborted. */
+  direct(signal: AbortSignal): Duplex | LazyStream | Promise<Duplex | LazyStream>
+  /** Ends it with a reset. Default: `socket.resetAndDestroy()`. */
+  reset?(): void
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
   closeInOrder?(): void
   /**
@@ -32,24 +42,26 @@ export interface Accepted {
   remember?(verdict: Remembered['verdict'], how: Remember): Remembered | undefined
   /** To be called when this process reads the socket itself, to its end: bytes may then come by a shorter way. */
   accelerate?(): void
+  /** To be called when the kernel carries it, for long perhaps: what only a beginning needs is let go. */
+  letGo?(): void
 }
 
-/** What becomes of a connection that the kernel carries. */
-export interface SpliceOptions {
+/** Hears what becomes of a connection that the kernel carries. Nothing is called before `splice` has returned. */
+export interface SpliceListener {
   /** Milliseconds without a packet after which it is ended; 0 for never. */
   readonly idleMs: number
   /** The same once one direction has ended. */
   readonly halfClosedMs: number
-  /** Called once, before both sockets are closed without a word: nothing is left for them to do. */
-  readonly silent: () => void
-  /** Called once, when the kernel saw the end, after `silent`. */
-  readonly ended: (end: SessionEnd) => void
+  /** Called at most once: there are bytes, or an end, that streams have to relay, until `silent`. */
+  relay(upstream: Duplex): void
+  /** Called at most once: the kernel carries all, and streams are closed without a word. */
+  silent(): void
+  /** Called once, when it has ended, unless the relay has ended before. */
+  ended(end: SessionEnd): void
 }
 
 /** A connection that the kernel carries, or will when what our sockets still hold is delivered. */
 export interface Splice {
-  /** Whether nothing is left to relay. */
-  readonly settled: boolean
   /** Payload so far, in both directions, by the kernel and by the relay. */
   readonly bytes: { readonly sent: number; readonly received: number }
   /** Resets both ends. */
@@ -102,9 +114,9 @@ export interface Transport {
   exempt?(address: { host: string; port: number }): Promise<void>
   /**
    * Has the kernel carry a connection together with the one to its upstream, if it can. Else says why not, in a few words;
-   * the connection is then relayed, and so it is until `silent` is called.
+   * the connection is then to be relayed.
    */
-  splice?(accepted: Accepted, upstream: Duplex, options: SpliceOptions): Splice | string
+  splice?(accepted: Accepted, upstream: LazyStream, listener: SpliceListener): Splice | string
   /** What earlier processes have left to the kernel, and this one takes care of. */
   readonly adopted?: readonly Adopted[]
   readonly fastpath?: FastpathState

@@ -1,25 +1,25 @@
-import { createServer, type Server, Socket } from 'node:net'
-import { endInOrder, type Fastpath, type Flow, type FlowKey, outboundSocket } from '@tproxy/bpf'
-import { addressBytes, type Endpoint, endpoint } from '../endpoint.ts'
-import type { Remember, Remembered } from '../remember.ts'
+import {
+  accept,
+  closeDescriptor,
+  emptyFlow,
+  type Flow,
+  type FlowKey,
+  flowOf,
+  localEnd,
+  NativeError,
+  type SocketEnd,
+  watchListener,
+} from '@tproxy/bpf'
+import { reason } from '../errors.ts'
 import type { Accepted } from '../transport.ts'
-import type { Device } from './devices.ts'
+import { type Acceptance, AcceptedConnection } from './accepted.ts'
+import { TcpSocket } from './tcp-socket.ts'
 
-export interface AcceptorOptions {
-  readonly device: Device
-  /** Of a listening transparent socket. The server owns it. */
+export interface AcceptorOptions extends Acceptance {
+  /** Of a listening transparent socket. The acceptor owns it. */
   readonly fd: number
-  readonly backlog: number
   readonly budget: Budget
   readonly takeFlow: (key: FlowKey) => Flow | undefined
-  readonly fastpath?: Fastpath
-  readonly remember: (
-    flow: Flow,
-    destination: Endpoint,
-    verdict: Remembered['verdict'],
-    how: Remember,
-  ) => Remembered | undefined
-  readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
   readonly accepted: (accepted: Accepted) => void
   readonly warn: (message: string) => void
 }
@@ -30,123 +30,80 @@ export interface Budget {
   open: number
 }
 
+/** At a time, before others have their turn. */
+const burst = 64
+
+/** When there was no descriptor or memory left. */
+const retryMs = 100
+
 /** Accepts what the kernel hands to one transparent listener. */
-export async function listenOn(options: AcceptorOptions): Promise<Server> {
-  const { device, fd, backlog, warn } = options
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true })
-  server.on('error', (error) => warn(`accept on ${device.interface.name}: ${error.message}`))
-  // As an option beside fd, backlog is ignored, and 511 applies (Node 24).
-  await new Promise<void>((resolve) => server.listen({ fd }, backlog, resolve))
-  const own = server.address() as { address: string; port: number }
-  server.on('connection', (socket) => accept(socket, own, options))
-  return server
-}
+export class Acceptor implements Disposable {
+  readonly #options: AcceptorOptions
+  readonly #own: SocketEnd
+  #watch: { close(): void } | undefined
+  #retry: NodeJS.Timeout | undefined
 
-function accept(socket: Socket, own: { address: string; port: number }, options: AcceptorOptions): void {
-  const { localAddress, localPort, remoteAddress, remotePort } = socket
-  // Gone before we looked.
-  if (
-    localAddress === undefined ||
-    localPort === undefined ||
-    remoteAddress === undefined ||
-    remotePort === undefined
-  ) {
-    socket.destroy()
-    return
+  constructor(options: AcceptorOptions) {
+    this.#options = options
+    this.#own = localEnd(options.fd)
+    this.#begin()
   }
-  // Somebody dialled the listener itself: there is no destination to go to, and we are nobody's open proxy.
-  if (localPort === own.port && localAddress === own.address) {
-    socket.resetAndDestroy()
-    return
-  }
-  const { budget, warn } = options
-  if (budget.open >= budget.limit) {
-    warn(`refused a connection: ${budget.limit} are open, as many as file descriptors allow`)
-    socket.resetAndDestroy()
-    return
-  }
-  budget.open++
-  socket.once('close', () => {
-    budget.open--
-  })
-  const source = endpoint(remoteAddress, remotePort)
-  const destination = endpoint(localAddress, localPort)
-  const key = keyOf({ source, destination })
-  const flow = options.takeFlow(key)
-  const { name } = options.device.interface
-  options.accepted({
-    socket,
-    source,
-    destination,
-    interface: name,
-    ...options.describe(flow),
-    direct: (signal) => connectFrom(source, destination, flow?.bound === 1 ? name : undefined, signal),
-    closeInOrder: () => {
-      const fd = descriptor(socket)
-      if (fd !== undefined) endInOrder(fd)
-    },
-    ...(flow !== undefined && {
-      remember: (verdict, how) => options.remember(flow, destination, verdict, how),
-    }),
-    accelerate: () => {
-      const fd = descriptor(socket)
-      if (fd !== undefined) join(options.fastpath, key, fd)
-    },
-  })
-}
 
-/** What the kernel cannot do for lack of memory costs speed, and no connection. */
-function join(fastpath: Fastpath | undefined, key: FlowKey, fd: number): void {
-  try {
-    fastpath?.join(key, fd)
-  } catch {
-    // It goes on by TCP.
+  [Symbol.dispose](): void {
+    clearTimeout(this.#retry)
+    this.#watch?.close()
+    closeDescriptor(this.#options.fd)
+  }
+
+  #begin(): void {
+    this.#watch = watchListener(this.#options.fd, () => this.#takeAll())
+  }
+
+  #takeAll(): void {
+    const { fd, warn, device } = this.#options
+    try {
+      for (let count = 0; count < burst; count++) {
+        const accepted = accept(fd)
+        if (accepted === undefined) return
+        this.#take(accepted)
+      }
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error
+      warn(`accept on ${device.interface.name}: ${reason(error)}`)
+      // The listener stays readable: to look again at once would be to spin.
+      this.#watch?.close()
+      this.#retry = setTimeout(() => this.#begin(), retryMs)
+    }
+  }
+
+  #take(fd: number): void {
+    const { budget, takeFlow, accepted, warn } = this.#options
+    try {
+      flowOf(fd, 'received', flow)
+    } catch {
+      // Gone before we looked.
+      closeDescriptor(fd)
+      return
+    }
+    // Somebody dialled the listener itself: there is no destination to go to, and we are nobody's open proxy.
+    if (flow.destinationPort === this.#own.port && sameBytes(flow.destination, this.#own.address)) {
+      closeDescriptor(fd)
+      return
+    }
+    if (budget.open >= budget.limit) {
+      warn(`refused a connection: ${budget.limit} are open, as many as file descriptors allow`)
+      closeDescriptor(fd)
+      return
+    }
+    budget.open++
+    const end = new TcpSocket(fd, () => {
+      budget.open--
+    })
+    accepted(new AcceptedConnection(flow, end, takeFlow(flow), this.#options))
   }
 }
 
-/** The descriptor of a socket that was closed meanwhile may belong to another by now. */
-function descriptor(socket: Socket): number | undefined {
-  const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
-  return handle !== null && handle.fd >= 0 ? handle.fd : undefined
-}
+/** Of the connection that is being accepted. */
+const flow = emptyFlow()
 
-/** A connection as the kernel's maps know it. */
-export function keyOf({ source, destination }: Pick<Accepted, 'source' | 'destination'>): FlowKey {
-  return {
-    source: addressBytes(source.address),
-    destination: addressBytes(destination.address),
-    sourcePort: source.port,
-    destinationPort: destination.port,
-  }
-}
-
-/**
- * Connects as the program itself would have: from its address, and by its interface if its socket was bound to that. Not
- * otherwise: the kernel takes a bound and an unbound socket for different ones, and would give a program the very port
- * that ours uses towards the same destination.
- */
-async function connectFrom(
-  source: Endpoint,
-  destination: Endpoint,
-  device: string | undefined,
-  signal: AbortSignal,
-): Promise<Socket> {
-  const { promise, resolve, reject } = Promise.withResolvers<Socket>()
-  const fd = outboundSocket({
-    family: source.family,
-    source: addressBytes(source.address),
-    ...(device !== undefined && { device }),
-  })
-  const socket = new Socket({ fd, allowHalfOpen: true })
-  const abort = () => socket.destroy(signal.reason as Error)
-  signal.addEventListener('abort', abort, { once: true })
-  socket.once('error', (error) => {
-    signal.removeEventListener('abort', abort)
-    reject(error)
-  })
-  socket.connect({ host: destination.address, port: destination.port }, () => {
-    signal.removeEventListener('abort', abort)
-    resolve(socket)
-  })
-  return promise
-}
+const sameBytes = (a: Uint8Array, b: Uint8Array) => a.every((byte, at) => byte === b[at])

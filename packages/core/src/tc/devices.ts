@@ -1,4 +1,3 @@
-import type { Server } from 'node:net'
 import { Limit, type Splicing, type Steering } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
 import type { Interface } from './interfaces.ts'
@@ -11,7 +10,7 @@ export interface Device {
 }
 
 /** Opens the listeners of a device, and hands them to the kernel. */
-export type Listen = (device: Device) => Promise<Server[]>
+export type Listen = (device: Device) => readonly Disposable[]
 
 /**
  * The interfaces that are intercepted. One that goes away takes its link with it; when it comes back under its name, it
@@ -23,7 +22,7 @@ export class Devices {
   readonly #listen: Listen
   readonly #first: boolean
   readonly #devices: Device[] = []
-  readonly #servers: Server[] = []
+  readonly #listeners: Disposable[] = []
 
   /** `first`: before other programs on the hooks, not behind them. */
   constructor(steering: Steering, splicing: Splicing | undefined, listen: Listen, first: boolean) {
@@ -34,14 +33,14 @@ export class Devices {
   }
 
   /** Brings what is intercepted up to what there is. Returns whether anything was attached. */
-  async update(present: readonly Interface[]): Promise<boolean> {
+  update(present: readonly Interface[]): boolean {
     let attached = false
     for (const found of present) {
       const same = this.#devices.find((device) => device.interface.ifindex === found.ifindex)
       // Its name may have changed; programs are attached to the index.
       if (same !== undefined) same.interface = found
       else {
-        await this.#attach(found)
+        this.#attach(found)
         attached = true
       }
     }
@@ -59,10 +58,10 @@ export class Devices {
   }
 
   close(): void {
-    for (const server of this.#servers) server.close()
+    for (const listener of this.#listeners) listener[Symbol.dispose]()
   }
 
-  async #attach(found: Interface): Promise<void> {
+  #attach(found: Interface): void {
     const known = this.#devices.find((device) => device.interface.name === found.name)
     if (known === undefined && this.#devices.length >= Limit.devices)
       throw new TproxyError(
@@ -82,7 +81,7 @@ export class Devices {
     const described = { ifindex, mac, hasMac: found.hasMac ? 1 : 0 }
     this.#steering.setDevice(device.slot, described)
     if (known === undefined) {
-      this.#servers.push(...(await this.#listen(device)))
+      this.#listeners.push(...this.#listen(device))
       this.#devices.push(device)
     }
     this.#steering.attachDevice(found.name, ifindex, this.#first)

@@ -20,7 +20,7 @@ export function follow(options: {
   const update = async () => {
     timer = undefined
     try {
-      if (await options.devices.update(presentInterfaces(options.selection))) options.attached()
+      if (options.devices.update(presentInterfaces(options.selection))) options.attached()
       await options.changed()
     } catch (error) {
       options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)

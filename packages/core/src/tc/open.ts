@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs'
-import type { Server } from 'node:net'
 import {
   Exemption,
   type Fastpath,
@@ -18,9 +17,11 @@ import type { ProcessInfo } from '../process.ts'
 import type { Action, Rule, RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
-import { keyOf, listenOn } from './acceptor.ts'
+import { keyOf } from './accepted.ts'
+import { Acceptor } from './acceptor.ts'
 import { CgroupPaths } from './cgroup.ts'
 import { type Device, Devices } from './devices.ts'
+import { Dialler } from './dial.ts'
 import { UpstreamExemption } from './exemption.ts'
 import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
@@ -111,7 +112,7 @@ export async function openTransport(
   // They come as soon as the first interface is attached, and nobody listens before all is.
   const early: Accepted[] = []
   undo.defer(() => {
-    for (const { socket } of early) socket.resetAndDestroy()
+    for (const connection of early) connection.reset?.()
   })
   const warnings = new Subject<string>()
   const scope = options.cgroup
@@ -158,34 +159,33 @@ export async function openTransport(
   const tracer = undo.use(new Tracer(steering, interfaceName))
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
-  const listen = (device: Device): Promise<Server[]> =>
-    Promise.all(
-      families().map(async (family) => {
-        const fd = transparentListener({
-          family,
-          mark: replyMark(mark, device.slot),
-          backlog,
-          keepAliveSeconds,
-        })
-        const server = await listenOn({
-          device,
-          fd,
-          backlog,
-          budget,
-          takeFlow: (key) => steering.takeFlow(key),
-          ...(fastpath !== undefined && { fastpath }),
-          remember: memories.remember,
-          describe: (flow) => describeFlow(flow, describe, rules),
-          accepted: (connection) => {
-            if (accepted.observed) accepted.next(connection)
-            else early.push(connection)
-          },
-          warn: (message) => warnings.next(message),
-        })
-        steering.setListener(device.slot, family, fd)
-        return server
-      }),
-    )
+  const dialler = undo.use(new Dialler())
+  const listen = (device: Device): Acceptor[] =>
+    families().map((family) => {
+      const fd = transparentListener({
+        family,
+        mark: replyMark(mark, device.slot),
+        backlog,
+        keepAliveSeconds,
+      })
+      const acceptor = new Acceptor({
+        device,
+        fd,
+        budget,
+        dialler,
+        takeFlow: (key) => steering.takeFlow(key),
+        ...(fastpath !== undefined && { fastpath }),
+        remember: memories.remember,
+        describe: (flow) => describeFlow(flow, describe, rules),
+        accepted: (connection) => {
+          if (accepted.observed) accepted.next(connection)
+          else early.push(connection)
+        },
+        warn: (message) => warnings.next(message),
+      })
+      steering.setListener(device.slot, family, fd)
+      return acceptor
+    })
 
   const exemption = new UpstreamExemption(steering)
   try {
@@ -196,7 +196,7 @@ export async function openTransport(
       it.close(),
     )
     devices = attached
-    await attached.update(found)
+    attached.update(found)
     const { idleMs, halfClosedMs } = limits(options.timeouts)
     splicer =
       splicing &&
@@ -255,9 +255,9 @@ export async function openTransport(
       ...(splicing && { splice: splicing.counters() }),
       ...(state.counts && { fastpath: state.counts() }),
     }),
-    splice: (connection, upstream, how) => {
-      const splice = splicer?.splice(connection, upstream, how) ?? unspliced
-      if (typeof splice !== 'string') fastpath?.forget(keyOf(connection))
+    splice: (connection, upstream, listener) => {
+      const splice = splicer?.splice(connection, upstream, listener) ?? unspliced
+      if (typeof splice !== 'string' && fastpath !== undefined) fastpath.forget(keyOf(connection))
       return splice
     },
     stop: () => steering.stopTaking(),

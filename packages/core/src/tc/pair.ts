@@ -1,18 +1,17 @@
-import { closeSync } from 'node:fs'
-import type { Socket } from 'node:net'
 import {
   type Carriage,
-  duplicate,
+  closeDescriptor,
   holdPort,
-  type PairAddresses,
   PairState,
+  type SocketEnd,
   type Splicing,
-  silence,
 } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
 import type { SessionEnd } from '../session.ts'
-import type { Splice, SpliceOptions } from '../transport.ts'
+import type { Splice, SpliceListener } from '../transport.ts'
 import type { Budget } from './acceptor.ts'
+import { pump } from './pump.ts'
+import { BrokenSocket, type TcpSocket } from './tcp-socket.ts'
 
 /** Between looks at what our sockets still hold; doubled up to a quarter of a second. */
 export const settleMs = 2
@@ -20,16 +19,25 @@ export const settleMs = 2
 /** A pair that has ended answers a repeated last segment for so long. */
 export const lingerMs = 1_000
 
-export interface PairOptions extends SpliceOptions {
-  readonly addresses: PairAddresses
-  readonly family: 4 | 6
-  /** What relays until the kernel carries all; undefined where nobody is left who did. */
-  readonly sockets: readonly [towardsClient: Socket, towardsUpstream: Socket] | undefined
+/** What all pairs share. */
+export interface PairOwner {
   readonly splicing: Splicing
   readonly budget: Budget
-  /** Whether it may outlive this process. */
+  /** Whether they may outlive this process. */
   readonly keeps: boolean
-  readonly over: () => void
+  /** Calls {@link Pair.retire} when nothing can be on its way to the silent accepted socket any more. */
+  silent(pair: Pair): void
+  over(pair: Pair): void
+}
+
+interface PairOptions {
+  readonly index: number
+  readonly serial: number
+  readonly family: 4 | 6
+  readonly listener: SpliceListener
+  /** Undefined where an earlier process has closed them. */
+  readonly sockets: readonly [towardsClient: TcpSocket, towardsUpstream: TcpSocket] | undefined
+  readonly owner: PairOwner
 }
 
 /** One spliced connection. */
@@ -37,31 +45,29 @@ export class Pair implements Splice {
   readonly index: number
   readonly serial: number
   readonly family: 4 | 6
-  settled = false
-  readonly #options: Omit<PairOptions, 'sockets' | keyof SpliceOptions>
-  readonly #limits: { readonly idleMs: number; readonly halfClosedMs: number }
-  /** What is not needed any more is let go: the pair itself may live long. */
-  #sockets: readonly [Socket, Socket] | undefined
-  #silent: (() => void) | undefined
-  #ended: ((end: SessionEnd) => void) | undefined
-  /** Holds the port of our connection to the upstream. */
+  readonly #owner: PairOwner
+  /** Let go at the end, and the sockets as soon as they are silent: a pair may live long. */
+  #listener: SpliceListener | undefined
+  #sockets: readonly [TcpSocket, TcpSocket] | undefined
+  #isRelayed = false
+  /** The accepted socket, silent. */
+  #retired: TcpSocket | undefined
+  /** Holds the port of our connection to the upstream; counts by itself once the accepted socket is closed. */
   #held: number | undefined
+  #isCounted = false
   #carriage: Pick<Carriage, 'sent' | 'received'> | undefined
   #isOver = false
   #isLeft = false
   #nextLook = 0
   #interval = settleMs
 
-  constructor({ sockets, silent, ended, idleMs, halfClosedMs, ...options }: PairOptions) {
-    this.#options = options
-    this.#limits = { idleMs, halfClosedMs }
+  constructor({ index, serial, family, listener, sockets, owner }: PairOptions) {
+    this.index = index
+    this.serial = serial
+    this.family = family
+    this.#listener = listener
     this.#sockets = sockets
-    this.#silent = silent
-    this.#ended = ended
-    this.index = options.addresses.pair
-    this.serial = options.addresses.serial
-    this.family = options.family
-    if (sockets === undefined) this.#adopt()
+    this.#owner = owner
   }
 
   /** Whether it goes on when this process has ended. */
@@ -70,8 +76,7 @@ export class Pair implements Splice {
   }
 
   get bytes(): { sent: number; received: number } {
-    const { splicing } = this.#options
-    if (!this.#isOver) this.#carriage = splicing.settle(this.index, this.serial, this.family)
+    if (!this.#isOver) this.#carriage = this.settle()
     return { sent: Number(this.#carriage?.sent ?? 0), received: Number(this.#carriage?.received ?? 0) }
   }
 
@@ -91,10 +96,39 @@ export class Pair implements Splice {
     return true
   }
 
+  /** Asks the kernel, which silences our sockets when nothing is left for them to do. */
+  settle(): Carriage {
+    return this.#owner.splicing.settle(this.index, this.serial, this.family)
+  }
+
+  /** Moves what our sockets have received and not passed on, without streams as far as that goes. */
+  deliver(): void {
+    if (this.#sockets === undefined || this.#isRelayed) return
+    const [towardsClient, towardsUpstream] = this.#sockets
+    try {
+      const [up, down] = [towardsClient.detach(), towardsUpstream.detach()]
+      const inStreams = towardsClient.hasStream || towardsUpstream.hasStream
+      const isUp = pump(towardsClient, towardsUpstream, up)
+      const isDown = pump(towardsUpstream, towardsClient, down)
+      if (inStreams || !isUp || !isDown) queueMicrotask(() => this.relay())
+    } catch (error) {
+      if (!(error instanceof BrokenSocket)) throw error
+      const by = error.socket === towardsClient ? 'client' : 'upstream'
+      queueMicrotask(() => this.#break({ how: 'reset', by, error }))
+    }
+  }
+
+  /** Has streams do the rest. */
+  relay(): void {
+    if (this.#sockets === undefined || this.#isRelayed || this.#isOver) return
+    this.#isRelayed = true
+    this.#listener?.relay(this.#sockets[1].stream)
+  }
+
   update(carriage: Omit<Carriage, 'unfit'>): void {
     if (this.#isOver) return
     this.#carriage = carriage
-    const { idleMs, halfClosedMs } = this.#limits
+    const { idleMs = 0, halfClosedMs = 0 } = this.#listener ?? {}
     const idle = Number(carriage.idleNs) / 1e6
     const limit = carriage.half ? halfClosedMs : idleMs
     switch (carriage.state) {
@@ -112,32 +146,35 @@ export class Pair implements Splice {
         this.#end({ how: 'reset', by: carriage.by === 0 ? 'client' : 'upstream' })
         break
       case PairState.unfit:
+        this.relay()
         this.release()
     }
   }
 
-  /** Closes our sockets without a word; the one to the upstream keeps its port. */
+  /** Our sockets say nothing any more; the one to the upstream keeps its port. */
   silence(): void {
     if (this.#sockets === undefined || this.#isOver) return
     const [towardsClient, towardsUpstream] = this.#sockets
     this.#sockets = undefined
-    this.#silent?.()
-    this.#silent = undefined
-    const fd = descriptor(towardsUpstream)
-    if (fd !== undefined) {
-      silence(fd)
-      this.#held = tryDuplicate(fd)
-      if (this.#held !== undefined) this.#options.budget.open += half
-    }
-    close(towardsClient)
-    towardsUpstream.destroy()
+    this.#listener?.silent()
+    this.#held = towardsUpstream.release()
+    towardsClient.silence()
+    this.#retired = towardsClient
+    this.#owner.silent(this)
+  }
+
+  /** Closes the accepted socket. */
+  retire(): void {
+    if (this.#retired === undefined) return
+    this.#retired.close()
+    this.#retired = undefined
+    this.#count()
   }
 
   abort(end: SessionEnd): void {
     if (this.#isOver) return
-    const { splicing, family } = this.#options
-    this.#carriage = splicing.settle(this.index, this.serial, this.family)
-    splicing.sever(this.index, this.serial, family)
+    this.#carriage = this.settle()
+    this.#owner.splicing.sever(this.index, this.serial, this.family)
     this.#end(end)
   }
 
@@ -145,78 +182,66 @@ export class Pair implements Splice {
     if (this.#isOver) return
     this.#isOver = true
     this.#sockets = undefined
-    this.#options.over()
+    this.#owner.over(this)
   }
 
   leave(): void {
-    if (this.#isOver || !this.isSilent || !this.#options.keeps) return
-    const carriage = this.#options.splicing.settle(this.index, this.serial, this.family)
+    if (this.#isOver || !this.isSilent || !this.#owner.keeps) return
+    const carriage = this.settle()
     if (carriage.state !== PairState.spliced) return
     this.#carriage = carriage
     this.#isOver = true
     this.#isLeft = true
-    this.#ended?.({ how: 'kept' })
+    this.#listener?.ended({ how: 'kept' })
   }
 
   forget(): void {
-    const { splicing, addresses } = this.#options
-    splicing.forget(addresses)
+    this.#owner.splicing.forget(this.index, this.serial, this.family)
+  }
+
+  /** Takes the port of a connection that an earlier process has left. */
+  hold(from: SocketEnd, to: SocketEnd): void {
+    try {
+      this.#held = holdPort(from, to)
+      this.#count()
+    } catch {
+      // Another has it by now, or its address is gone: nothing that this connection would notice.
+    }
   }
 
   /** Lets go of the port. */
   close(): void {
     if (this.#held === undefined) return
-    closeSync(this.#held)
-    this.#options.budget.open -= half
+    closeDescriptor(this.#held)
     this.#held = undefined
+    if (this.#isCounted) this.#owner.budget.open -= half
+    this.#isCounted = false
   }
 
-  /** What an earlier process has left. */
-  #adopt(): void {
-    const { addresses, family, budget } = this.#options
-    const { source, sourcePort, destination, destinationPort } = addresses.fromUpstream
-    this.#silent = undefined
-    try {
-      const [here, there] = [
-        { address: destination, port: destinationPort },
-        { address: source, port: sourcePort },
-      ]
-      this.#held = holdPort(family, here, there)
-      budget.open += half
-    } catch {
-      // Another has it by now, or its address is gone: nothing that this connection would notice.
-    }
+  #count(): void {
+    if (this.#held === undefined) return
+    this.#owner.budget.open += half
+    this.#isCounted = true
+  }
+
+  /** One of our sockets was reset while it still had something to deliver. */
+  #break(end: SessionEnd): void {
+    if (this.#sockets === undefined || this.#isOver) return
+    for (const socket of this.#sockets) socket.reset()
+    this.#listener?.ended(end)
+    this.release()
   }
 
   #end(end: SessionEnd): void {
     this.silence()
     this.release()
     this.close()
-    this.#ended?.(end)
-    this.#ended = undefined
+    // The program may come back by the same port at once, and would find it there.
+    this.retire()
+    this.#listener?.ended(end)
+    this.#listener = undefined
   }
 }
 
 /** Of a connection's two descriptors, a spliced one keeps one. */
 const half = 0.5
-
-/** Without a descriptor left, its port may be taken again: better than to lose the connection. */
-function tryDuplicate(fd: number): number | undefined {
-  try {
-    return duplicate(fd)
-  } catch {
-    return undefined
-  }
-}
-
-function close(socket: Socket): void {
-  const fd = descriptor(socket)
-  if (fd !== undefined) silence(fd)
-  socket.destroy()
-}
-
-/** undefined once it is closed: the number may belong to another by now. */
-function descriptor(socket: Socket): number | undefined {
-  const handle = (socket as unknown as { _handle: { fd: number } | null })._handle
-  return handle !== null && handle.fd >= 0 ? handle.fd : undefined
-}

@@ -1,9 +1,7 @@
 import { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import {
-  type Arming,
+  type ArmRequest,
   type Carriage,
-  type FlowKey,
   Limit,
   type PairAddresses,
   type PairEvent,
@@ -11,15 +9,21 @@ import {
   type Splicing,
   Unfit,
 } from '@tproxy/bpf'
-import { addressBytes, type Endpoint, endpoint, endpointOf } from '../endpoint.ts'
+import { endpointOf } from '../endpoint.ts'
 import { reason } from '../errors.ts'
 import type { SessionEnd } from '../session.ts'
-import type { Accepted, Adopted, Splice, SpliceOptions } from '../transport.ts'
+import type { Accepted, Adopted, LazyStream, Splice, SpliceListener } from '../transport.ts'
+import { AcceptedConnection } from './accepted.ts'
 import type { Budget } from './acceptor.ts'
-import { lingerMs, Pair, settleMs } from './pair.ts'
+import { Later } from './later.ts'
+import { lingerMs, Pair, type PairOwner, settleMs } from './pair.ts'
+import { TcpSocket } from './tcp-socket.ts'
 
 /** Every pair is looked at this often: for those that are idle, and for events that were lost. */
 const roundMs = 5_000
+
+/** What has left a program's socket is with ours by then, however busy the processors are. */
+const retireMs = 50
 
 /** A round is made in steps, so that thousands of pairs do not hold up new connections. */
 const stepMs = 250
@@ -33,6 +37,7 @@ const reasons: Readonly<Record<number, string>> = {
   [Unfit.signed]: 'segments are signed',
   [Unfit.segments]: 'the upstream takes smaller segments',
   [Unfit.windows]: 'a window is too small to be scaled',
+  [Unfit.family]: 'the upstream has another IP version',
   [Unfit.interface]: 'the upstream is reached by another interface',
   [Unfit.intercepted]: 'another transparent proxy has it',
   [Unfit.full]: 'no memory',
@@ -43,7 +48,7 @@ interface Options {
   readonly ifindexOf: (name: string) => number | undefined
   readonly budget: Budget
   /** Of adopted connections. */
-  readonly limits: Pick<SpliceOptions, 'idleMs' | 'halfClosedMs'>
+  readonly limits: Pick<SpliceListener, 'idleMs' | 'halfClosedMs'>
   /** Whether connections outlive us. */
   readonly keeps: boolean
 }
@@ -53,22 +58,35 @@ export class Splicer implements Disposable {
   /** What was left by an earlier process. */
   readonly adopted: readonly Adopted[]
   readonly #options: Options
+  readonly #owner: PairOwner
   readonly #pairs = new Map<number, Pair>()
   /** Those whose sockets still hold something. */
   readonly #settling = new Set<Pair>()
-  /** Those that have ended, the longest first. */
-  readonly #lingering: { pair: Pair; until: number }[] = []
+  /** Those that have ended. */
+  readonly #lingering = new Later<Pair>(lingerMs, (pair) => this.#forget(pair))
+  /**
+   * A segment that passed our hooks before there was a pair may still be on its way to the accepted sockets of these. Closed,
+   * they would answer with a reset; silent, they do not answer, and it comes again by the new way.
+   */
+  readonly #silent = new Later<Pair>(retireMs, (pair) => pair.retire())
   readonly #free: number[] = []
   readonly #events: { close(): void }
   readonly #round: NodeJS.Timeout
   #unseen: Iterator<Pair, undefined> | undefined
   #settleTimer: NodeJS.Timeout | undefined
-  #lingerTimer: NodeJS.Timeout | undefined
   #used = 0
   #serial = 0
 
   constructor(options: Options) {
     this.#options = options
+    const { splicing, budget, keeps } = options
+    this.#owner = {
+      splicing,
+      budget,
+      keeps,
+      silent: (pair) => this.#silent.add(pair),
+      over: (pair) => this.#over(pair),
+    }
     this.#events = options.splicing.watch((event) => this.#changed(event))
     this.#round = setInterval(() => this.#look(), stepMs).unref()
     this.adopted = !options.keeps ? [] : this.#adoptAll()
@@ -76,46 +94,47 @@ export class Splicer implements Disposable {
   }
 
   /** See `Transport.splice`. */
-  splice(accepted: Accepted, upstream: Duplex, options: SpliceOptions): Splice | string {
-    const { socket, source, destination } = accepted
-    if (Object.getPrototypeOf(upstream) !== Socket.prototype) return 'the upstream is no plain socket'
-    const towards = upstream as Socket
-    const [from, to] = [ends(towards, 'local'), ends(towards, 'remote')]
-    if (from === undefined || to === undefined) return 'a socket is gone'
-    if (to.family !== destination.family) return 'the upstream has another IP version'
-    if (unsent(socket) || unsent(towards)) return 'something is still to be sent'
-    const ifindex = accepted.interface === undefined ? undefined : this.#options.ifindexOf(accepted.interface)
+  splice(accepted: Accepted, upstream: LazyStream, listener: SpliceListener): Splice | string {
+    if (!(accepted instanceof AcceptedConnection)) return 'it was not accepted by a listener of ours'
+    const towardsUpstream = tcpSocket(upstream)
+    if (towardsUpstream === undefined) return 'the upstream is no plain socket'
+    const { end: towardsClient, destination } = accepted
+    const [client, server] = [towardsClient.descriptor, towardsUpstream.descriptor]
+    if (client === undefined || server === undefined) return 'a socket is gone'
+    if (towardsClient.isBusy || towardsUpstream.isBusy) return 'something is still to be sent'
+    const ifindex = this.#options.ifindexOf(accepted.interface)
+    if (ifindex === undefined) return 'its interface is gone'
     const index = this.#free.pop() ?? (this.#used < Limit.pairs ? this.#used++ : undefined)
-    if (ifindex === undefined || index === undefined) {
-      if (index !== undefined) this.#free.push(index)
-      return index === undefined ? `${Limit.pairs} connections are spliced` : 'its interface is gone'
-    }
+    if (index === undefined) return `${Limit.pairs} connections are spliced`
     // 32 bits, and never 0.
     this.#serial = (this.#serial % 0xffff_ffff) + 1
     const serial = this.#serial
-    const client = key(source, destination)
-    const addresses = { pair: index, serial, client, fromUpstream: key(to, from) }
-    const arming: Arming = {
+    if (this.#pairs.size === 0) this.#options.splicing.vacant = false
+    const carriage = this.#arm({
       pair: index,
       serial,
       ifindex,
-      unreadUp: socket.readableLength,
-      unreadDown: towards.readableLength,
-      client,
-      upstream: key(from, to),
-    }
-    if (this.#pairs.size === 0) this.#options.splicing.vacant = false
-    const carriage = this.#arm(arming)
+      unreadUp: towardsClient.held,
+      unreadDown: towardsUpstream.held,
+      towardsClient: client,
+      towardsUpstream: server,
+    })
     if (typeof carriage === 'string' || carriage.state === PairState.unfit) {
       this.#give(index)
       return typeof carriage === 'string' ? carriage : (reasons[carriage.unfit] ?? `${carriage.unfit}`)
     }
-    const pair = this.#add(addresses, destination.family, [socket, towards], options)
-    // After the caller has heard of it.
-    if (carriage.state === PairState.spliced) {
-      pair.settled = true
-      queueMicrotask(() => pair.silence())
-    } else if (carriage.state === PairState.carried) this.#settle(pair)
+    const pair = this.#add({ pair: index, serial }, destination.family, listener, [
+      towardsClient,
+      towardsUpstream,
+    ])
+    // The caller is to hear of it first.
+    if (carriage.state === PairState.spliced) queueMicrotask(() => pair.silence())
+    // Not even the addresses are known: all is relayed until then.
+    else if (carriage.state === PairState.armed) queueMicrotask(() => pair.relay())
+    else {
+      pair.deliver()
+      this.#settle(pair)
+    }
     return pair
   }
 
@@ -129,27 +148,18 @@ export class Splicer implements Disposable {
       pair.close()
       if (!pair.isLeft) pair.forget()
     }
-    clearTimeout(this.#lingerTimer)
+    this.#lingering.cancel()
+    this.#silent.now()
   }
 
   #add(
-    addresses: PairAddresses,
+    { pair: index, serial }: Pick<PairAddresses, 'pair' | 'serial'>,
     family: 4 | 6,
-    sockets: readonly [Socket, Socket] | undefined,
-    options: SpliceOptions,
+    listener: SpliceListener,
+    sockets: readonly [TcpSocket, TcpSocket] | undefined,
   ): Pair {
-    const { splicing, budget, keeps } = this.#options
-    const pair = new Pair({
-      ...options,
-      addresses,
-      family,
-      sockets,
-      splicing,
-      budget,
-      keeps,
-      over: () => this.#over(pair),
-    })
-    this.#pairs.set(addresses.pair, pair)
+    const pair = new Pair({ index, serial, family, listener, sockets, owner: this.#owner })
+    this.#pairs.set(index, pair)
     return pair
   }
 
@@ -170,15 +180,16 @@ export class Splicer implements Disposable {
     const destination = endpointOf(client.destination, client.destinationPort)
     const { state } = splicing.settle(addresses.pair, addresses.serial, destination.family)
     if (state !== PairState.spliced && state !== PairState.carried) {
-      splicing.forget(addresses)
+      splicing.forget(addresses.pair, addresses.serial, destination.family)
       return undefined
     }
     const { promise: ended, resolve } = Promise.withResolvers<SessionEnd>()
-    const pair = this.#add(addresses, destination.family, undefined, {
-      ...limits,
-      silent: () => {},
-      ended: resolve,
-    })
+    const listener = { ...limits, relay: () => {}, silent: () => {}, ended: resolve }
+    const pair = this.#add(addresses, destination.family, listener, undefined)
+    pair.hold(
+      { family: destination.family, address: fromUpstream.destination, port: fromUpstream.destinationPort },
+      { family: destination.family, address: fromUpstream.source, port: fromUpstream.sourcePort },
+    )
     // What its process still had to relay is lost.
     if (state === PairState.carried) {
       pair.abort({ how: 'aborted' })
@@ -200,9 +211,9 @@ export class Splicer implements Disposable {
   }
 
   /** What the kernel cannot do for lack of memory, the relay can. */
-  #arm(arming: Arming): Carriage | string {
+  #arm(request: ArmRequest): Carriage | string {
     try {
-      return this.#options.splicing.arm(arming)
+      return this.#options.splicing.arm(request)
     } catch (error) {
       return reason(error)
     }
@@ -210,20 +221,13 @@ export class Splicer implements Disposable {
 
   #over(pair: Pair): void {
     this.#settling.delete(pair)
-    this.#lingering.push({ pair, until: performance.now() + lingerMs })
-    this.#lingerTimer ??= setTimeout(() => this.#forget(), lingerMs).unref()
+    this.#lingering.add(pair)
   }
 
-  #forget(): void {
-    const now = performance.now()
-    const left = this.#lingering.findIndex(({ until }) => until > now)
-    for (const { pair } of this.#lingering.splice(0, left < 0 ? this.#lingering.length : left)) {
-      pair.forget()
-      this.#pairs.delete(pair.index)
-      this.#give(pair.index)
-    }
-    const [next] = this.#lingering
-    this.#lingerTimer = next && setTimeout(() => this.#forget(), next.until - now).unref()
+  #forget(pair: Pair): void {
+    pair.forget()
+    this.#pairs.delete(pair.index)
+    this.#give(pair.index)
   }
 
   #give(index: number): void {
@@ -231,11 +235,11 @@ export class Splicer implements Disposable {
     if (this.#pairs.size === 0) this.#options.splicing.vacant = true
   }
 
-  #changed({ pair: index, serial, ...event }: PairEvent): void {
+  #changed({ pair: index, serial, state, by, sent, received }: PairEvent): void {
     const pair = this.#pairs.get(index)
     if (pair?.serial !== serial) return
-    if (event.state === PairState.carried) this.#settle(pair)
-    else pair.update({ ...event, idleNs: 0n, alone: 0, half: 0 })
+    if (state === PairState.carried) this.#settle(pair)
+    else pair.update({ state, by, sent, received, idleNs: 0n, alone: 0, half: 0 })
   }
 
   #settle(pair: Pair): void {
@@ -248,7 +252,8 @@ export class Splicer implements Disposable {
     const now = performance.now()
     for (const pair of this.#settling)
       if (pair.due(now)) {
-        pair.update(this.#options.splicing.settle(pair.index, pair.serial, pair.family))
+        pair.deliver()
+        pair.update(pair.settle())
         if (pair.isSilent) this.#settling.delete(pair)
       }
     if (this.#settling.size > 0) this.#settleTimer = setTimeout(() => this.#settleAll(), settleMs)
@@ -262,25 +267,14 @@ export class Splicer implements Disposable {
         this.#unseen = undefined
         return
       }
-      pair.update(this.#options.splicing.settle(pair.index, pair.serial, pair.family))
+      if (!pair.isOver) pair.update(pair.settle())
     }
   }
 }
 
-function ends(socket: Socket, side: 'local' | 'remote'): Endpoint | undefined {
-  const { [`${side}Address`]: address, [`${side}Port`]: port } = socket as unknown as Record<string, unknown>
-  return typeof address === 'string' && typeof port === 'number' ? endpoint(address, port) : undefined
+/** Unless it is something else, such as TLS, whose bytes are not those of the connection. */
+function tcpSocket(upstream: LazyStream): TcpSocket | undefined {
+  if (upstream instanceof TcpSocket) return upstream
+  const { stream } = upstream
+  return Object.getPrototypeOf(stream) === Socket.prototype ? new TcpSocket(stream as Socket) : undefined
 }
-
-const unsent = (socket: Socket) =>
-  socket.writableLength > 0 ||
-  socket.writableEnded ||
-  socket.readableEnded ||
-  socket.readableEncoding !== null
-
-const key = (from: Endpoint, to: Endpoint): FlowKey => ({
-  source: addressBytes(from.address),
-  destination: addressBytes(to.address),
-  sourcePort: from.port,
-  destinationPort: to.port,
-})

@@ -1,0 +1,149 @@
+// TCP connections as descriptors. Node's own sockets cost some 50 µs each; what the kernel carries needs none.
+import { c, NativeError, watchReadable } from './ffi.ts'
+import type { FlowKey } from './layout.gen.ts'
+import {
+  familyOf,
+  readSocketAddress,
+  type SocketEnd,
+  socketAddressSize,
+  writeSocketAddress,
+} from './socket-address.ts'
+
+// Of errno.h and sys/socket.h; alike on x86_64 and aarch64.
+const errno = { intr: 4, again: 11, connaborted: 103, isconn: 106, already: 114, inprogress: 115 } as const
+const [nonblock, cloexec] = [0o4000, 0o2000000]
+const MSG_NOSIGNAL = 0x4000
+
+const address = Buffer.alloc(socketAddressSize)
+const length = Buffer.alloc(4)
+
+/** Takes a connection from a listening socket that does not block; undefined when none waits. Returns the descriptor. */
+export function accept(listener: number): number | undefined {
+  for (;;) {
+    const fd = c.accept(listener, null, null, nonblock | cloexec)
+    if (fd >= 0) return fd
+    if (fd === -errno.again) return undefined
+    // Gone before we came.
+    if (fd !== -errno.connaborted && fd !== -errno.intr) throw new NativeError('accept', -fd)
+  }
+}
+
+/** Room for the addresses of a connection, to be filled in again and again. */
+export const emptyFlow = (): FlowKey => ({
+  source: new Uint8Array(16),
+  destination: new Uint8Array(16),
+  sourcePort: 0,
+  destinationPort: 0,
+})
+
+/** Fills in the addresses of what a socket receives, or sends. Throws when it is not connected. Returns the IP version. */
+export function flowOf(fd: number, what: 'received' | 'sent', flow: FlowKey): 4 | 6 {
+  const [here, there] = what === 'sent' ? ends : ([ends[1], ends[0]] as const)
+  length.writeUInt32LE(address.length)
+  c.localAddress('getsockname', fd, address, length)
+  flow[here.port] = readSocketAddress(address, flow[here.address])
+  length.writeUInt32LE(address.length)
+  c.remoteAddress('getpeername', fd, address, length)
+  flow[there.port] = readSocketAddress(address, flow[there.address])
+  return familyOf(address)
+}
+
+const ends = [
+  { address: 'source', port: 'sourcePort' },
+  { address: 'destination', port: 'destinationPort' },
+] as const
+
+/** Where a socket is bound to. */
+export function localEnd(fd: number): SocketEnd {
+  length.writeUInt32LE(address.length)
+  c.localAddress('getsockname', fd, address, length)
+  const bytes = new Uint8Array(16)
+  return { port: readSocketAddress(address, bytes), address: bytes, family: familyOf(address) }
+}
+
+/**
+ * Begins to connect a socket that does not block, or looks how far that is: whether it is connected. Asked again right away it
+ * often is, for a near peer answers within the call. Throws why it cannot be.
+ */
+export function tryConnect(fd: number, to: SocketEnd): boolean {
+  const result = c.connect(fd, writeSocketAddress(to), to.family === 4 ? 16 : socketAddressSize)
+  if (result === 0 || result === -errno.isconn) return true
+  if (result === -errno.inprogress || result === -errno.already) return false
+  throw new NativeError('connect', -result)
+}
+
+/** Reads what is there: bytes, 0 for the end, undefined for nothing yet. Throws when the connection is broken. */
+export function receive(fd: number, into: Buffer): number | undefined {
+  const result = c.recv(fd, into, into.length, 0)
+  if (result >= 0) return result
+  if (result === -errno.again || result === -errno.intr) return undefined
+  throw new NativeError('recv', -result)
+}
+
+/** Writes what fits, and says how much that is. Throws when the connection is broken. */
+export function transmit(fd: number, bytes: Buffer): number {
+  const result = c.send(fd, bytes, bytes.length, MSG_NOSIGNAL)
+  if (result >= 0) return result
+  if (result === -errno.again || result === -errno.intr) return 0
+  throw new NativeError('send', -result)
+}
+
+/** Closes a descriptor that nothing else uses. A linger of 0 seconds makes it a reset. */
+export function closeDescriptor(fd: number): void {
+  c.close(fd)
+}
+
+/** Calls back from the event loop whenever connections wait to be accepted. Keeps the process alive until it is closed. */
+export function watchListener(fd: number, waiting: () => void): { close(): void } {
+  const handle = watchReadable(fd, waiting)
+  handle.ref()
+  return handle
+}
+
+/** Waits for sockets to become connected or to fail, any number for one handle of the event loop. */
+export class Connecting implements Disposable {
+  readonly #epoll: number
+  readonly #watch: { close(): void }
+  readonly #waiting = new Map<number, () => void>()
+  /** Of `struct epoll_event`, which is packed on x86_64 only (include/uapi/linux/eventpoll.h). */
+  readonly #event = process.arch === 'x64' ? { size: 12, data: 4 } : { size: 16, data: 8 }
+  readonly #events = Buffer.alloc(64 * this.#event.size)
+
+  constructor() {
+    this.#epoll = c.createEpoll('epoll_create1', cloexec)
+    this.#watch = watchReadable(this.#epoll, () => this.#look())
+  }
+
+  /** Calls back once, when {@link tryConnect} has something new to say. */
+  wait(fd: number, ready: () => void): void {
+    const [add, writable, once] = [1, 0x4, 1 << 30]
+    this.#events.writeUInt32LE((writable | once) >>> 0, 0)
+    this.#events.writeInt32LE(fd, this.#event.data)
+    c.controlEpoll('epoll_ctl', this.#epoll, add, fd, this.#events)
+    this.#waiting.set(fd, ready)
+  }
+
+  /** Before it is closed by somebody else. */
+  forget(fd: number): void {
+    this.#waiting.delete(fd)
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch.close()
+    c.close(this.#epoll)
+  }
+
+  #look(): void {
+    const { size, data } = this.#event
+    const count = c.waitEpoll(this.#epoll, this.#events, this.#events.length / size, 0)
+    // They are written over by who waits anew.
+    const found = Array.from({ length: Math.max(0, count) }, (_, at) =>
+      this.#events.readInt32LE(at * size + data),
+    )
+    for (const fd of found) {
+      const ready = this.#waiting.get(fd)
+      this.#waiting.delete(fd)
+      ready?.()
+    }
+  }
+}

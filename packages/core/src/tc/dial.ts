@@ -1,0 +1,73 @@
+import { getSystemErrorName } from 'node:util'
+import {
+  Connecting,
+  closeDescriptor,
+  NativeError,
+  outboundSocket,
+  type SocketEnd,
+  tryConnect,
+} from '@tproxy/bpf'
+import { endpointOf, formatEndpoint } from '../endpoint.ts'
+import { TcpSocket } from './tcp-socket.ts'
+
+/** Opens connections, any number at once. */
+export class Dialler implements Disposable {
+  readonly #connecting = new Connecting()
+
+  /**
+   * Connects as a program itself would have: from its address, and by its interface if its socket was bound to that (`device`).
+   * Not otherwise: the kernel takes a bound and an unbound socket for different ones, and would give a program the very port
+   * that ours uses towards the same destination. Returns at once where the peer is so near that it has answered. Throws, or
+   * rejects, as `net.connect` fails, and when aborted.
+   */
+  dial(
+    from: SocketEnd,
+    to: SocketEnd,
+    device: string | undefined,
+    signal: AbortSignal,
+  ): TcpSocket | Promise<TcpSocket> {
+    const fd = outboundSocket(from, device)
+    try {
+      // Asked a second time, what has come meanwhile counts.
+      return tryConnect(fd, to) || tryConnect(fd, to) ? new TcpSocket(fd) : this.#wait(fd, to, signal)
+    } catch (error) {
+      throw failed(fd, to, error)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#connecting[Symbol.dispose]()
+  }
+
+  async #wait(fd: number, to: SocketEnd, signal: AbortSignal): Promise<TcpSocket> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const abort = () => {
+      this.#connecting.forget(fd)
+      reject(signal.reason as Error)
+    }
+    signal.addEventListener('abort', abort, { once: true })
+    try {
+      this.#connecting.wait(fd, resolve)
+      await promise
+      tryConnect(fd, to)
+      return new TcpSocket(fd)
+    } catch (error) {
+      throw failed(fd, to, error)
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
+  }
+}
+
+function failed(fd: number, to: SocketEnd, error: unknown): unknown {
+  closeDescriptor(fd)
+  return error instanceof NativeError ? connectError(error, to) : error
+}
+
+/** As node words it. */
+function connectError({ errno }: NativeError, { address, port }: SocketEnd): Error {
+  const code = getSystemErrorName(-errno)
+  const where = endpointOf(address, port)
+  const error = new Error(`connect ${code} ${formatEndpoint(where)}`)
+  return Object.assign(error, { code, errno: -errno, syscall: 'connect', address: where.address, port })
+}
