@@ -60,6 +60,12 @@ test('the kernel says what the rules say, for random rules and packets of both f
   expect(matched).toBeGreaterThan(asked / 4)
 })
 
+// 64 words of 64 rules are what one summary tells by the word.
+test.each([70, 3000, 6000])('so it does for a list of %i', async (count) => {
+  const { winners } = (await judge('long', `${count}`)) as { winners: number }
+  expect(winners).toBeGreaterThan(count === 70 ? 8 : 80)
+})
+
 describe.each([
   ['IPv4', udp4, tcp4],
   ['IPv6', udp6, tcp6],

@@ -1,8 +1,17 @@
 // Runs in a host: loads the steering programs, attaches nothing, and lets them judge packets that nobody sends.
 import { readlinkSync, statSync } from 'node:fs'
 import { Action, MemoryBy, Steering } from '@tproxy/bpf'
-import { type Packet, parseRule, type RuleList } from '@tproxy/core'
-import { compile, matchRules, type Names, resolveList, systemNames } from '@tproxy/core/testing'
+import { type Packet, parseRule, type Rule, type RuleList } from '@tproxy/core'
+import {
+  type CompiledRules,
+  compile,
+  lookUp,
+  matchRules,
+  type Names,
+  resolveList,
+  systemNames,
+  toQuestion,
+} from '@tproxy/core/testing'
 import * as fc from 'fast-check'
 import { anyPacket, listOf, packetRule } from '../local/rules.ts'
 import { type Dress, frame } from './packets.ts'
@@ -33,9 +42,10 @@ class Judge implements Disposable {
       this.#steering.setDevice(slot, { ifindex: ifindexOf(name), mac: Buffer.alloc(6, 2), hasMac: 1 })
   }
 
-  use(list: RuleList): void {
+  use(list: RuleList): CompiledRules {
     const compiled = compile(resolveList(list, names), ++this.#generation)
     this.#steering.setRules({ ...compiled, again: false })
+    return compiled
   }
 
   /** What becomes of a packet, and the rule that it was counted for, if for any. */
@@ -88,6 +98,33 @@ const dressed: fc.Arbitrary<Dress> = fc
   .record({ tags: fc.nat(2), extensions: fc.nat(4) })
   .map(({ tags, extensions }) => ({ ...(tags > 0 && { tags }), ...(extensions > 0 && { extensions }) }))
 
+/** Numbers that look random, the same each time. */
+const scatter = (number: number) => Math.imul(number + 1, 0x9e3779b1) >>> 0
+
+/** Addresses of both families, prefixes of all kinds, ports; and behind them some rules that might say anything. */
+function longList(count: number): Rule[] {
+  const others = fc.sample(packetRule, { numRuns: 40, seed: 1 })
+  const lines = Array.from({ length: count - others.length }, (_, i) => {
+    const at = scatter(i)
+    const [a, b, c] = [(at >>> 24) & 0xff, (at >>> 16) & 0xff, (at >>> 8) & 0xff]
+    if (i % 2 === 0) return `drop tcp to 10.${a}.${b}.${c}/${[16, 22, 24, 32][i % 4]} dport ${at % 7}`
+    if (i % 3 === 0) return `direct udp from 172.${a}.${b}.0/${[16, 20, 24][(i / 3) % 3]} sport ${at % 5}`
+    return `reject to 2001:db8:${a}:${b}::/${[48, 64][at % 2]} dport ${at % 11}-${(at % 11) + 2}`
+  })
+  return [...lines.map(parseRule), ...others]
+}
+
+/** A packet near what the rule with that number of {@link longList} speaks of. */
+function aimed(number: number): Packet {
+  const at = scatter(number)
+  const [a, b, c] = [(at >>> 24) & 0xff, (at >>> 16) & 0xff, (at >>> 8) & 0xff]
+  const rest = { interface: 'wan0', mark: 0, dscp: 0, sport: at % 5, dport: at % 11 }
+  if (number % 3 === 0)
+    return { ...rest, ip: 6, protocol: 17, source: '2001:db8::1', destination: `2001:db8:${a}:${b}::${c}` }
+  const [source, destination] = [`172.${a}.${b}.${c}`, `10.${a}.${b}.${c}`]
+  return { ...rest, ip: 4, protocol: number % 2 === 0 ? 6 : 17, source, destination, dport: at % 7 }
+}
+
 const commands: Record<string, (judge: Judge) => object> = {
   /** Random rules and packets, against the rules as one would read them. */
   random(judge) {
@@ -114,6 +151,24 @@ const commands: Record<string, (judge: Judge) => object> = {
       { numRuns: Number(process.argv[3] ?? 100) },
     )
     return { asked, matched }
+  },
+
+  /** A list whose rows are longer than one summary tells word by word, and packets that many of its rules speak of. */
+  long(judge) {
+    const rules = longList(Number(process.argv[3]))
+    const list: RuleList = { rules, default: 'direct' }
+    const compiled = judge.use(list)
+    const winners = new Set<number>()
+    for (let number = 0; number < 250; number++) {
+      const packet = aimed(number)
+      const right = matchRules(list, packet)
+      const found = judge.ask(packet)
+      const explained = lookUp(compiled, toQuestion(packet, names)).rule
+      if (found.rule !== right.rule || explained !== right.rule)
+        throw new Error(JSON.stringify({ packet, right, found, explained }))
+      winners.add(right.rule)
+    }
+    return { winners: winners.size }
   },
 
   /** More remembered verdicts than there is room for. */

@@ -38,9 +38,10 @@ enum limit {
 	LIMIT_EXEMPT = 1024,	 /* processes */
 	LIMIT_ANCESTORS = 16,
 	LIMIT_CGROUP_DEPTH = 16,
-	LIMIT_SUMMARIES = LIMIT_RULES / 64 / 64,
-	LIMIT_DEPTH = 16,     /* of the nodes for 64 bits */
-	LIMIT_PID_LEVELS = 8, /* nested pid namespaces */
+	LIMIT_GROUP =
+	    LIMIT_RULES / 64 / 64, /* words of a row for which one bit of its summary can stand */
+	LIMIT_DEPTH = 16,	   /* of the nodes for 64 bits */
+	LIMIT_PID_LEVELS = 8,	   /* nested pid namespaces */
 	LIMIT_PAIRS = 32768,
 	LIMIT_PAIR_EVENTS = 1 << 20, /* bytes */
 	LIMIT_HOOKED = 256,	     /* interfaces where spliced connections are looked for */
@@ -154,10 +155,12 @@ struct verdict {
  * Everything lies in one flat value, so that a new list replaces an old one with one pointer. All
  * positions are in bytes from its beginning and multiples of 8.
  *
- * A row begins with its summary: words that say which of the following words are not zero. Rules
- * that few packets have in common stand far apart in a row (see order.ts), so that the ANDed
- * summaries name two words where they would name a hundred; order[] leads back from a bit to the
- * number of its rule.
+ * A row begins with its summary: a word that says which groups of words are not zero. What follows
+ * are these, or, where a group is more than one word, 32 bits for each that say where it is: in a
+ * long list most groups are alike in many rows, and all of it is to fit into the processor's cache.
+ * Rules that few packets have in common stand far apart in a row (see order.ts), so that the ANDed
+ * summaries name one group or two where they would name a hundred; order[] leads back from a bit to
+ * the number of its rule.
  */
 enum field {
 	FIELD_TO4,
@@ -196,8 +199,9 @@ struct node {
 };
 
 /*
- * Where a field's look-up begins. IPv4 addresses and services lead through plain tables instead of
- * nodes, of 16, 8 and 8 bits and of 8 and 16 bits: there, REF_NODE means the next table.
+ * Where a field's look-up begins. Services lead through plain tables instead of nodes, of 8 and 16
+ * bits: there, REF_NODE means the next table. So do IPv4 addresses, by 16, 8 and 8 bits, or where
+ * depth is not 0, 16 bits, below which there are nodes.
  */
 struct dimension {
 	__u32 root;   /* ref; a row at once if no rule looks at the field */
@@ -207,10 +211,10 @@ struct dimension {
 };
 
 struct ruleset {
-	__u32 extended;	 /* 1: rules look at more than addresses, protocol and ports */
-	__u32 summaries; /* words of a row's summary; each stands for 64 words of 64 rules. 0: a row
-			    is one word */
-	__u32 order;	 /* 16 bits for each bit of a row */
+	__u32 extended; /* 1: rules look at more than addresses, protocol and ports */
+	__u32 group;	/* words of a row that a bit of its summary stands for, 1 or LIMIT_GROUP; 0:
+			   a row is one word, without a summary */
+	__u32 order;	/* 16 bits for each bit of a row */
 	__u32 verdicts;
 	struct dimension dimensions[FIELD_MAX];
 };

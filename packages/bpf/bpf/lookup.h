@@ -69,6 +69,9 @@ static __always_inline __u32 LIST(address_row)(const void *list, const struct di
 	__u32 ref = of->root;
 
 	NEXT_LEVEL(ref, key >> 16);
+	/* So many addresses that their tables would not stay in the cache. */
+	if (of->depth)
+		return LIST(descend)(list, ref, of->depth, key & 0xffff);
 	NEXT_LEVEL(ref, key >> 8 & 0xff);
 	NEXT_LEVEL(ref, key & 0xff);
 	return ref;
@@ -116,28 +119,52 @@ static __always_inline __u32 LIST(cgroup_row)(const void *list, const struct dim
 	return row;
 }
 
-/* What the rows of all fields have in common at a word. */
-static __always_inline __u64 LIST(and_rows)(const void *list, const struct rows *rows, __u32 word)
+/* What the summaries of all rows have in common. */
+static __always_inline __u64 LIST(summarise)(const void *list, const struct rows *rows)
 {
-	__u64 bits = READ(__u64, list, rows->of[0] + word * 8);
+	__u64 bits = READ(__u64, list, rows->of[0]);
 
 	for (int i = 1; i < PACKET_ROWS; i++)
-		bits &= READ(__u64, list, rows->of[i] + word * 8);
+		bits &= READ(__u64, list, rows->of[i]);
 	if (rows->count > PACKET_ROWS)
 		for (int i = PACKET_ROWS; i < PACKET_ROWS + OWNER_ROWS; i++)
-			bits &= READ(__u64, list, rows->of[i] + word * 8);
+			bits &= READ(__u64, list, rows->of[i]);
 	return bits;
 }
 
-/* Looks at the next candidate: mostly it has a rule, so this branch is guessed well. */
+/* Looks at the next candidate: what all rows have in common in its group. Mostly it has a rule, so
+ * that branch is guessed well; which of its words it is in is not, hence no branch. */
 static __always_inline void LIST(compare)(const void *list, const struct rows *rows,
-					  struct search *search)
+					  struct search *search, __u32 words)
 {
 	const struct ruleset *ruleset = list;
-	__u32 word = search->word * 64 + trailing_zeros(search->candidates);
-	__u64 bits = LIST(and_rows)(list, rows, ruleset->summaries + word);
+	__u64 lowest = search->candidates & -search->candidates;
+	__u64 bits = ~0ull, second = ~0ull, third = ~0ull, fourth = ~0ull;
+	__u32 count = rows->count > PACKET_ROWS ? PACKET_ROWS + OWNER_ROWS : PACKET_ROWS;
+	__u32 word = trailing_zeros(lowest) * words;
 
-	search->candidates &= search->candidates - 1;
+	search->candidates ^= lowest;
+	/* Rolled up: each turn would have its own place on the stack, which is short. */
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < PACKET_ROWS + OWNER_ROWS && i < count; i++) {
+		__u32 row = rows->of[i];
+		__u64 below = READ(__u64, list, row) & (lowest - 1);
+		__u32 before = population(below);
+		__u32 at =
+		    words > 1 ? READ(__u32, list, row + 8 + before * 4) : row + 8 + before * 8;
+
+		bits &= READ(__u64, list, at);
+		if (words > 1) {
+			second &= READ(__u64, list, at + 8);
+			third &= READ(__u64, list, at + 16);
+			fourth &= READ(__u64, list, at + 24);
+		}
+	}
+	if (words > 1) {
+		word += fall_to(&bits, second);
+		word += fall_to(&bits, third);
+		word += fall_to(&bits, fourth);
+	}
 	if (bits) {
 		__u32 bit = word * 64 + trailing_zeros(bits);
 		__u32 rule = READ(__u16, list, ruleset->order + bit * 2);
@@ -155,15 +182,14 @@ struct LIST(rest) {
 
 static long LIST(compare_next)(__u32 index, struct LIST(rest) * rest)
 {
-	struct search *search = &rest->search;
+	const struct ruleset *ruleset = rest->list;
 
-	if (search->candidates) {
-		LIST(compare)(rest->list, rest->rows, search);
-		return 0;
-	}
-	if (++search->word >= ((const struct ruleset *)rest->list)->summaries)
+	if (!rest->search.candidates)
 		return 1;
-	search->candidates = LIST(and_rows)(rest->list, rest->rows, search->word);
+	if (ruleset->group == 1)
+		LIST(compare)(rest->list, rest->rows, &rest->search, 1);
+	else
+		LIST(compare)(rest->list, rest->rows, &rest->search, LIMIT_GROUP);
 	return 0;
 }
 
@@ -176,7 +202,7 @@ __noinline __u32 LIST(finish)(const struct LIST(list) * list, const struct rows 
 	if (!list || !rows || !search)
 		return NO_RULE;
 	rest.search = *search;
-	bpf_loop(LIMIT_RULES / 64 + LIMIT_SUMMARIES, LIST(compare_next), &rest, 0);
+	bpf_loop(64, LIST(compare_next), &rest, 0);
 	return rest.search.best;
 }
 
@@ -241,17 +267,21 @@ __noinline int LIST(ask)(struct __sk_buff *skb, const struct LIST(list) * list,
 	LIST(packet_rows)(list, question, &rows);
 	if (ruleset->extended)
 		LIST(owner_rows)(skb, list, question, &rows);
-	search.candidates = LIST(and_rows)(list, &rows, 0);
-	if (!ruleset->summaries) {
+	search.candidates = LIST(summarise)(list, &rows);
+	if (!ruleset->group) {
 		/* One word of rules: these are they. */
 		if (search.candidates)
 			search.best = READ(__u16, list,
 					   ruleset->order + trailing_zeros(search.candidates) * 2);
 	} else {
-		/* Mostly there are up to three. */
+		/* Mostly there are one or two. */
+#pragma clang loop unroll(disable)
 		for (int i = 0; i < 3 && search.candidates; i++)
-			LIST(compare)(list, &rows, &search);
-		if (search.candidates || ruleset->summaries > 1)
+			if (ruleset->group == 1)
+				LIST(compare)(list, &rows, &search, 1);
+			else
+				LIST(compare)(list, &rows, &search, LIMIT_GROUP);
+		if (search.candidates)
 			search.best = LIST(finish)(list, &rows, &search);
 	}
 	*verdict = READ(struct verdict, list,

@@ -35,6 +35,15 @@ static __always_inline __u32 trailing_zeros(__u64 word)
 	return trailing_zeros_of[((word & -word) * 0x03f79d71b4cb0a89) >> 58];
 }
 
+/* Number of ones, for which BPF has no instruction either (Warren, "Hacker's Delight", 5-1). */
+static __always_inline __u32 population(__u64 word)
+{
+	word -= word >> 1 & 0x5555555555555555;
+	word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+	word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f;
+	return word * 0x0101010101010101 >> 56;
+}
+
 /* All ones for what is not negative; what the compiler cannot take for a comparison and branch on.
  */
 #define NOT_NEGATIVE(value)                                                                        \
@@ -43,6 +52,15 @@ static __always_inline __u32 trailing_zeros(__u64 word)
 		barrier_var(sign);                                                                 \
 		~sign;                                                                             \
 	})
+
+/* What is zero becomes another word; returns whether it did. */
+static __always_inline __u32 fall_to(__u64 *bits, __u64 other)
+{
+	__u64 none = NOT_NEGATIVE((__s64)(*bits | -*bits));
+
+	*bits |= other & none;
+	return none & 1;
+}
 
 #define PACKET_ROWS 4
 #define OWNER_ROWS  7
@@ -56,9 +74,7 @@ struct rows {
 
 /* The first rule so far, and where others may be. */
 struct search {
-	__u64 candidates; /* words that may not be zero, of the 64 that a word of the summary stands
-			     for */
-	__u32 word;	  /* of the summary */
+	__u64 candidates; /* what of the rows may not be zero, as in their summaries */
 	__u32 best;
 };
 

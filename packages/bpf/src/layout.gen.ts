@@ -19,7 +19,7 @@ export const Limit = {
   exempt: 1024,
   ancestors: 16,
   cgroupDepth: 16,
-  summaries: 4,
+  group: 4,
   depth: 16,
   pidLevels: 8,
   pairs: 32768,
@@ -397,7 +397,7 @@ export function writeNode(buffer: Buffer, value: Node, at = 0): Buffer {
 
 export interface Ruleset {
   extended: number
-  summaries: number
+  group: number
   order: number
   verdicts: number
   dimensions: Uint8Array
@@ -406,7 +406,7 @@ export const rulesetSize = 224
 export function readRuleset(buffer: Buffer, at = 0): Ruleset {
   return {
     extended: buffer.readUInt32LE(at),
-    summaries: buffer.readUInt32LE(at + 4),
+    group: buffer.readUInt32LE(at + 4),
     order: buffer.readUInt32LE(at + 8),
     verdicts: buffer.readUInt32LE(at + 12),
     dimensions: buffer.subarray(at + 16, at + 224),
@@ -414,7 +414,7 @@ export function readRuleset(buffer: Buffer, at = 0): Ruleset {
 }
 export function writeRuleset(buffer: Buffer, value: Ruleset, at = 0): Buffer {
   buffer.writeUInt32LE(value.extended, at)
-  buffer.writeUInt32LE(value.summaries, at + 4)
+  buffer.writeUInt32LE(value.group, at + 4)
   buffer.writeUInt32LE(value.order, at + 8)
   buffer.writeUInt32LE(value.verdicts, at + 12)
   buffer.set(value.dimensions, at + 16)

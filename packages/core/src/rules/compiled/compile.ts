@@ -14,7 +14,7 @@ import { TproxyError } from '../../errors.ts'
 import type { Ranges, RedirectTarget, ResolvedList, ResolvedRule } from '../resolved.ts'
 import { orderRules } from './order.ts'
 import { Output } from './output.ts'
-import { Rows, RuleSet } from './rows.ts'
+import { Rows, RuleSet, wordBits } from './rows.ts'
 import { type Interval, sweep } from './sweep.ts'
 import { addressTables, portTable, serviceTables } from './tables.ts'
 import { type PositionOf, type Trie, writeTrie, writeWideTrie } from './trie.ts'
@@ -27,6 +27,8 @@ export interface CompiledRules {
   readonly length: number
   readonly generation: number
   readonly rules: number
+  /** Of a row. */
+  readonly words: number
   readonly refuses: boolean
 }
 
@@ -67,6 +69,9 @@ function service({ protocol, dport }: ResolvedRule): Ranges | undefined {
   return ranges
 }
 
+/** What no packet has. */
+const nothing: Ranges = []
+
 /** Kernel memory for the list, at most. */
 export const maxRulesBytes: number = Capacity.huge
 
@@ -77,14 +82,14 @@ export const maxRulesBytes: number = Capacity.huge
 export function compile({ rules, fallback, cgroups }: ResolvedList, generation: number): CompiledRules {
   if (rules.length > Limit.rules - 1)
     throw new TproxyError('E_RULE', `${rules.length} rules`, { hint: `at most ${Limit.rules - 1}` })
-  const order = orderRules(rules)
-  const ordered = order.map((number) => rules[number] as ResolvedRule)
-  const rows = new Rows(rules.length)
-  const emptySet = () => new RuleSet(rules.length)
+  const { rules: order, group } = orderRules(rules)
+  const ordered = order.map((number) => (number === undefined ? undefined : rules[number]))
+  const rows = new Rows(group)
+  const emptySet = () => new RuleSet(order.length)
 
   const swept = plans.map((plan) => {
-    const conditions = ordered.map(plan.conditions)
-    const used = conditions.some((ranges) => ranges !== undefined)
+    const conditions = ordered.map((rule) => (rule === undefined ? nothing : plan.conditions(rule)))
+    const used = rules.some((rule) => plan.conditions(rule) !== undefined)
     return { ...plan, used, ...sweep(conditions, emptySet(), rows) }
   })
   const dimensions = [...swept, sweepCgroups(ordered, cgroups, emptySet(), rows)]
@@ -93,19 +98,19 @@ export function compile({ rules, fallback, cgroups }: ResolvedList, generation: 
   out.take(rulesetSize)
   const verdicts = writeVerdicts(out, [fallback, ...rules], generation)
   const orderAt = out.take(order.length * 2)
-  for (const [bit, number] of order.entries()) out.bytes.writeUInt16LE(number + 1, orderAt + bit * 2)
-  const rowsAt = out.take(rows.count * rows.size, 64)
-  const positionOf: PositionOf = (row) => rowsAt + row * rows.size
+  for (const [bit, number] of order.entries())
+    if (number !== undefined) out.bytes.writeUInt16LE(number + 1, orderAt + bit * 2)
+  const positions = rows.write(out)
+  const positionOf: PositionOf = (row) => positions[row] ?? 0
   const header = Buffer.alloc(dimensionSize * Field.max)
   for (const { field, used, write, intervals, absent } of dimensions) {
     const rest = positionOf(absent)
     const trie = used ? write(out, intervals, positionOf) : { root: rest, depth: 0, lowerDepth: 0 }
     writeDimension(header, { ...trie, absent: rest }, field * dimensionSize)
   }
-  rows.write(out.bytes, rowsAt)
   writeRuleset(out.bytes, {
     extended: dimensions.some(({ extended, used }) => extended && used) ? 1 : 0,
-    summaries: rows.summaries,
+    group,
     order: orderAt,
     verdicts,
     dimensions: header,
@@ -120,6 +125,7 @@ export function compile({ rules, fallback, cgroups }: ResolvedList, generation: 
     length: out.length,
     generation,
     rules: rules.length,
+    words: Math.ceil(order.length / wordBits),
     refuses: [fallback, ...rules].some(({ action }) => action === 'drop' || action === 'reject'),
   }
 }
@@ -153,15 +159,19 @@ function addressOf(redirect: RedirectTarget | undefined): Uint8Array {
 
 /** A packet is known by the deepest cgroup above it that any rule names; the others above that are known from it. */
 function sweepCgroups(
-  rules: readonly ResolvedRule[],
+  rules: readonly (ResolvedRule | undefined)[],
   above: ResolvedList['cgroups'],
   set: RuleSet,
   rows: Rows,
 ): FieldPlan & { used: boolean; intervals: Interval[]; absent: number } {
-  const ids = new Set(rules.flatMap(({ cgroup }) => [...(cgroup?.anyOf ?? []), ...(cgroup?.noneOf ?? [])]))
+  const ids = new Set(
+    rules.flatMap((rule) => [...(rule?.cgroup?.anyOf ?? []), ...(rule?.cgroup?.noneOf ?? [])]),
+  )
   /** Switches to what matches below these cgroups, undefined for no known one; and back when called again. */
   const toggle = (around: ReadonlySet<bigint> | undefined) => {
-    for (const [bit, { cgroup }] of rules.entries()) {
+    for (const [bit, rule] of rules.entries()) {
+      if (rule === undefined) continue
+      const { cgroup } = rule
       const matches =
         cgroup === undefined ||
         (around !== undefined &&
@@ -193,7 +203,7 @@ function sweepCgroups(
     conditions: () => undefined,
     // Between the named ones there is no row: the cgroup above decides.
     write: (out, all, of) => writeTrie(out, all, (row) => (row < 0 ? 0 : of(row))),
-    used: rules.some(({ cgroup }) => cgroup !== undefined),
+    used: rules.some((rule) => rule?.cgroup !== undefined),
     intervals,
     absent: none,
   }

@@ -56,7 +56,7 @@ export interface Answer {
 }
 
 /** Looks a packet up as `LIST(ask)` of lookup.h does, in the same bytes. */
-export function lookUp({ bytes, rules }: CompiledRules, question: Question): Answer {
+export function lookUp({ bytes, words }: CompiledRules, question: Question): Answer {
   const ruleset = readRuleset(bytes)
   const dimensions = Buffer.from(ruleset.dimensions)
   const dimension = (field: number) => readDimension(dimensions, field * dimensionSize)
@@ -92,7 +92,9 @@ export function lookUp({ bytes, rules }: CompiledRules, question: Question): Ans
   const address = (v4: number, v6: number, value: bigint): number => {
     if (question.ip === 6) return wide(v6, value)
     const number = Number(value)
-    return tables(v4, number >>> 16, (number >>> 8) & 0xff, number & 0xff)
+    return dimension(v4).depth > 0
+      ? descend(tables(v4, number >>> 16), value & 0xffffn)
+      : tables(v4, number >>> 16, (number >>> 8) & 0xff, number & 0xff)
   }
   const cgroup = (): number => {
     const { root, absent } = dimension(Field.cgroup)
@@ -118,11 +120,20 @@ export function lookUp({ bytes, rules }: CompiledRules, question: Question): Ans
       ['dscp', node(Field.dscp, question.dscp)],
     )
 
-  const words = Math.ceil(rules / 32)
+  const { group } = ruleset
   const numberOf = (bit: number) => bytes.readUInt16LE(ruleset.order + bit * 2)
-  const wordOf = (row: number, word: number) => bytes.readUInt32LE(row + ruleset.summaries * 8 + word * 4)
+  /** Words of 32 bits. */
+  const wordOf = (row: number, word: number) => {
+    if (group === 0) return bytes.readUInt32LE(row + word * 4)
+    const summary = bytes.readBigUInt64LE(row)
+    const own = 1n << BigInt(Math.floor(word / (group * 2)))
+    if ((summary & own) === 0n) return 0
+    const before = population(summary & (own - 1n))
+    const at = group === 1 ? row + 8 + before * 8 : bytes.readUInt32LE(row + 8 + before * 4)
+    return bytes.readUInt32LE(at + (word % (group * 2)) * 4)
+  }
   const matching: number[] = []
-  for (let word = 0; word < words; word++) {
+  for (let word = 0; word < words * 2; word++) {
     let bits = rows.reduce((common, [, row]) => common & wordOf(row, word), -1)
     for (; bits !== 0; bits &= bits - 1) matching.push(numberOf(word * 32 + 31 - Math.clz32(bits & -bits)))
   }
@@ -140,4 +151,10 @@ export function lookUp({ bytes, rules }: CompiledRules, question: Question): Ans
         .map(([name]) => name)
     },
   }
+}
+
+function population(bits: bigint): number {
+  let count = 0
+  for (let left = bits; left !== 0n; left &= left - 1n) count++
+  return count
 }

@@ -6,7 +6,7 @@ import type { Interval } from './sweep.ts'
 export type PositionOf = (row: number) => number
 
 /** From `key` to the next one's, all keys lead to `ref`. */
-interface Bound {
+export interface Bound {
   readonly key: bigint
   readonly ref: number
 }
@@ -14,6 +14,9 @@ interface Bound {
 /** Entries per bound, roughly; fewer are smaller, more are fewer levels. */
 const spread = 4
 const [leastEntries, mostEntries] = [16, 65_536]
+
+/** What shifts 64 bits at all. A bound may lie behind the last key. */
+const mostShift = 63n
 
 /** Where a field's values begin to be looked up; see `struct dimension`. */
 export interface Trie {
@@ -60,7 +63,11 @@ export function writeWideTrie(out: Output, intervals: readonly Interval[], of: P
  * lie on the longest way. What lies below the second bound is the first's. The kernel subtracts prefixes as signed numbers:
  * where keys of 64 bits first arrive, one bit must be shifted out.
  */
-function writeNodes(out: Output, bounds: readonly Bound[], leastShift = 0n): { ref: number; depth: number } {
+export function writeNodes(
+  out: Output,
+  bounds: readonly Bound[],
+  leastShift = 0n,
+): { ref: number; depth: number } {
   const [first, second] = bounds
   const last = bounds.at(-1)
   if (first === undefined || last === undefined) throw new RangeError('no bounds')
@@ -69,8 +76,12 @@ function writeNodes(out: Output, bounds: readonly Bound[], leastShift = 0n): { r
     mostEntries,
     Math.max(leastEntries, spread * 2 ** Math.ceil(Math.log2(bounds.length))),
   )
-  // From the second bound, where keys begin to differ, to the last: what is outside needs no entries.
-  let shift = leastShift
+  // From the second bound, where keys begin to differ, to the last: what is outside needs no entries; nor do bits in which
+  // none of them differ.
+  const differ = bounds.reduce((all, { key }, index) => (index === 0 ? all : all | key), 0n)
+  let shift = 0n
+  while (shift < mostShift && ((differ >> shift) & 1n) === 0n) shift++
+  if (shift < leastShift) shift = leastShift
   while ((last.key >> shift) - (second.key >> shift) >= BigInt(wanted)) shift++
   const base = second.key >> shift
   // The last entry is needed only if its keys do not all belong to the last bound.
