@@ -63,11 +63,17 @@ const filters: Readonly<Record<string, (host: Host, rules: readonly PlainRule[])
 }
 if (restore === undefined) console.log('There is no iptables here: left out.')
 
-/** All sides with a list of so many rules in force, until the stack ends. */
-export async function makeSides(stack: AsyncDisposableStack, count: number): Promise<Side[]> {
+/** All sides, or those of these names, with a list of so many rules in force, until the stack ends. */
+export async function makeSides(
+  stack: AsyncDisposableStack,
+  count: number,
+  names: readonly string[] = Object.keys(filters),
+): Promise<Side[]> {
   const rules = aimedList(count)
   const sides: Side[] = []
-  for (const [name, filter] of Object.entries(filters)) {
+  for (const name of names) {
+    const filter = filters[name]
+    if (filter === undefined) throw new Error(`there is no side ${name}`)
     const client = stack.use(await Host.create('client'))
     const internet = stack.use(await Host.create('internet'))
     await client.sh(`

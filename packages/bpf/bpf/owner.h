@@ -8,13 +8,13 @@
 
 /* The pid of a task's thread group in our own pid namespace, or 0 where it is not visible from
  * there. */
-static __always_inline __u32 pid_of(struct task_struct *task)
+static __always_inline __u32 pid_of(const struct task_struct *task)
 {
-	struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
+	const struct pid *pid = task->group_leader->thread_pid;
 	const void *numbers = __builtin_preserve_access_index(&pid->numbers);
 
-	for (__u32 i = 0; i < LIMIT_PID_LEVELS && i <= level; i++) {
+	/* Read by a helper: what lies behind a struct cannot be looked at in place. */
+	for (__u32 i = 0; i < LIMIT_PID_LEVELS && i <= pid->level; i++) {
 		const struct upid *entry = numbers + i * bpf_core_type_size(struct upid);
 		struct pid_namespace *ns = BPF_CORE_READ(entry, ns);
 
@@ -24,47 +24,29 @@ static __always_inline __u32 pid_of(struct task_struct *task)
 	return 0;
 }
 
-static __always_inline struct inode *executable_of(struct task_struct *task)
-{
-	return BPF_CORE_READ(task, mm, exe_file, f_inode);
-}
-
-struct ancestry {
-	struct task_struct *task;
-	struct inode *executable; /* of the process that connects */
-	__u32 found;
-};
-
-static long ask_ancestor(__u32 generation, struct ancestry *line)
-{
-	struct task_struct *task = line->task;
-	__u32 pid = pid_of(task);
-	__u32 *exemption = bpf_map_lookup_elem(&exempt, &pid);
-
-	if (exemption) {
-		if (!generation)
-			line->found = *exemption & EXEMPT_PROCESS;
-		else if (*exemption & EXEMPT_DESCENDANTS)
-			line->found = 1;
-		else if (*exemption & EXEMPT_FORKS)
-			line->found = executable_of(task) == line->executable;
-		if (line->found)
-			return 1;
-	}
-	/* 0: outside our pid namespace, where nobody is exempt; 1: init, the end of every line. */
-	if (pid <= 1)
-		return 1;
-	line->task = BPF_CORE_READ(task, group_leader, real_parent);
-	return 0;
-}
-
 /* Exempt are the processes in the map and, where it says so, their descendants. */
-static __always_inline __u32 is_exempt(struct task_struct *task)
+static __always_inline __u32 is_exempt(const struct task_struct *task)
 {
-	struct ancestry line = {.task = task, .executable = executable_of(task)};
+	const struct inode *executable = task->mm->exe_file->f_inode;
 
-	bpf_loop(LIMIT_ANCESTORS, ask_ancestor, &line, 0);
-	return line.found;
+	for (__u32 generation = 0; generation < LIMIT_ANCESTORS; generation++) {
+		__u32 pid = pid_of(task);
+		__u32 *exemption = bpf_map_lookup_elem(&exempt, &pid);
+
+		if (exemption) {
+			if (*exemption & (generation ? EXEMPT_DESCENDANTS : EXEMPT_PROCESS))
+				return 1;
+			if (generation && *exemption & EXEMPT_FORKS &&
+			    task->mm->exe_file->f_inode == executable)
+				return 1;
+		}
+		/* 0: outside our pid namespace, where nobody is exempt; 1: init, the end of every
+		 * line. */
+		if (pid <= 1)
+			return 0;
+		task = task->group_leader->real_parent;
+	}
+	return 0;
 }
 
 /*
