@@ -56,6 +56,46 @@ async function sendUp(size: number): Promise<{ stdout: string }> {
   return world.client.run('bash', ['-c', pipe], { timeoutMs: 80_000 })
 }
 
+const digestOf = (text: string) => createHash('sha256').update(text).digest('hex')
+
+/**
+ * Says hello, and puts what was steered on lo there once more, with its mark, when the kernel carries the connection: as if it
+ * had been held up on its way. Then ends its direction, and prints what the server says.
+ */
+const late = `
+import socket, struct, sys, time
+origin, port = sys.argv[1], int(sys.argv[2])
+lo = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+lo.bind(('lo', 0))
+lo.settimeout(3)
+lo.setsockopt(socket.SOL_SOCKET, 36, 0x74700000)
+s = socket.create_connection((origin, port), 3)
+s.sendall(b'hello')
+frame = b''
+while not frame.endswith(b'hello'): frame = lo.recv(2000)
+# Its checksum is that of the addresses only: the rest was left to the interface, which it does not pass again.
+tcp, addresses = (54, 32) if ':' in origin else (34, 8)
+before, behind = frame[:tcp + 16], frame[tcp + 18:]
+words = before[tcp - addresses:] + behind + b'\\0' * (len(behind) % 2) + struct.pack('!HH', 6, len(frame) - tcp)
+total = sum(struct.unpack('!%dH' % (len(words) // 2), words))
+frame = before + struct.pack('!H', ~(total + (total >> 16)) & 0xffff) + behind
+time.sleep(0.02)
+for i in range(3): lo.send(frame)
+time.sleep(0.02)
+s.shutdown(socket.SHUT_WR)
+print(s.makefile().read(), end='')
+`
+
+/** Has something echoed, and rests. */
+const resting = `
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
+s.sendall(b'hello')
+s.recv(5)
+print('heard', flush=True)
+time.sleep(60)
+`
+
 const ends = (program: Program) => program.events.filter(({ event }) => event === 'end')
 
 describe.each([4, 6] as const)('over IPv%i', (family) => {
@@ -121,6 +161,28 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     } finally {
       proxy.kill('SIGCONT')
     }
+    await expectEnd(proxy)
+  })
+
+  test('a segment that comes late to where the process had accepted it ends nothing', async () => {
+    await using proxy = await proxied()
+    const { stdout, stderr } = await world.client.run('python3', ['-c', late, origin, '9'])
+    expect({ stdout, stderr }).toEqual({ stdout: `${digestOf('hello')} 5\n`, stderr: '' })
+    expect(ends(proxy)).toMatchObject([{ how: 'closed', carried: 'splice' }])
+    await expectEnd(proxy)
+  })
+
+  test('our socket that keeps its port waits for nothing, or it would give up one day', async () => {
+    await using proxy = await proxied()
+    // The server's answer acknowledges what the process passed on, and goes to the program alone.
+    await using client = world.client.spawn('python3', ['-c', resting, origin, '7'])
+    await client.until(({ stdout }) => stdout.includes('heard'), 'an answer')
+    const waiting = () => world.client.sh(`ss -Htno dport = :7 | grep 'timer:(on' || true`)
+    await expect.poll(waiting, { timeout: 8000, interval: 500 }).toBe('')
+    expect((await world.client.sh('ss -Htn dport = :7')).trim().split('\n')).toHaveLength(2)
+    client.kill()
+    await proxy.until((program) => ends(program).length > 0, 'the end')
+    expect(ends(proxy)).toMatchObject([{ carried: 'splice' }])
     await expectEnd(proxy)
   })
 

@@ -120,18 +120,18 @@ int settle(struct __sk_buff *skb)
 	pair = bpf_map_lookup_elem(&pairs, &request[0]);
 	if (!pair || pair->serial != request[1])
 		return unfit(skb, UNFIT_GONE);
-	if (pair->state == PAIR_CARRIED) {
+	if (pair->state == PAIR_CARRIED || pair->state == PAIR_SPLICED) {
 		a = sender(skb, &pair->to[WAY_DOWN], pair->v6);
 		b = sender(skb, &pair->to[WAY_UP], pair->v6);
-		if (a && b) {
-			a_tcp = bpf_skc_to_tcp_sock(a);
-			b_tcp = bpf_skc_to_tcp_sock(b);
-			if (a_tcp && b_tcp) {
-				acknowledge(skb, pair, WAY_UP, b_tcp);
-				acknowledge(skb, pair, WAY_DOWN, a_tcp);
-				silence(pair, a_tcp, b_tcp);
-			}
-		}
+		a_tcp = a ? bpf_skc_to_tcp_sock(a) : NULL;
+		b_tcp = b ? bpf_skc_to_tcp_sock(b) : NULL;
+		/* Also the silent one that holds the port: it would give up at last. */
+		if (b_tcp)
+			acknowledge(skb, pair, WAY_UP, b_tcp);
+		if (a_tcp)
+			acknowledge(skb, pair, WAY_DOWN, a_tcp);
+		if (a_tcp && b_tcp)
+			silence(pair, a_tcp, b_tcp);
 		if (a)
 			bpf_sk_release(a);
 		if (b)
