@@ -144,6 +144,10 @@ int main(int argc, char **argv)
 		} else {
 			fd = dial(&to, socks, kind);
 			length = recv(fd, message, 1, MSG_WAITALL);
+			/* Who closes first has the port in TIME_WAIT, of which a client has only so
+			 * many. */
+			if (recv(fd, message, 1, 0))
+				length = 0;
 			close(fd);
 		}
 		if (length <= 0) {
