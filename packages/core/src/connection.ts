@@ -66,7 +66,8 @@ export class Connection {
    */
   get socket(): Socket {
     const { socket } = this.accepted
-    if (socket !== this.#socket) {
+    // One that is gone may stand for many.
+    if (socket !== this.#socket && !socket.destroyed) {
       this.#socket = socket
       // It is paused and unread; an error that comes meanwhile shows again when it is carried.
       socket.on('error', () => {})

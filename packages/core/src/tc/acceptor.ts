@@ -42,6 +42,7 @@ export class Acceptor implements Disposable {
   readonly #own: SocketEnd
   #watch: { close(): void } | undefined
   #retry: NodeJS.Timeout | undefined
+  #isClosed = false
 
   constructor(options: AcceptorOptions) {
     this.#options = options
@@ -50,6 +51,7 @@ export class Acceptor implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#isClosed = true
     clearTimeout(this.#retry)
     this.#watch?.close()
     closeDescriptor(this.#options.fd)
@@ -62,7 +64,7 @@ export class Acceptor implements Disposable {
   #takeAll(): void {
     const { fd, warn, device } = this.#options
     try {
-      for (let count = 0; count < burst; count++) {
+      for (let count = 0; count < burst && !this.#isClosed; count++) {
         const accepted = accept(fd)
         if (accepted === undefined) return
         this.#take(accepted)

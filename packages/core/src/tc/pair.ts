@@ -227,6 +227,7 @@ export class Pair implements Splice {
   /** One of our sockets was reset while it still had something to deliver. */
   #break(end: SessionEnd): void {
     if (this.#sockets === undefined || this.#isOver) return
+    this.#carriage = this.settle()
     for (const socket of this.#sockets) socket.reset()
     this.#listener?.ended(end)
     this.release()

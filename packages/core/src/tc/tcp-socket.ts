@@ -25,6 +25,7 @@ export class TcpSocket implements LazyStream {
   #stream: Socket | undefined
   /** Who had it may have set options. */
   #hadStream = false
+  #isSilent = false
   #closed: (() => void) | undefined
 
   /** `closed` is called once, when its descriptor is closed, or handed on. */
@@ -34,8 +35,9 @@ export class TcpSocket implements LazyStream {
     else this.#own(socket)
   }
 
-  /** The one stream of it, paused at first; a closed one when it is gone. */
+  /** The one stream of it, paused at first; a closed one when it is silent, or gone. */
   get stream(): Socket {
+    if (this.#isSilent) return gone
     if (this.#fd !== undefined) {
       const stream = new Socket({ fd: this.#fd, allowHalfOpen: true })
       this.#fd = undefined
@@ -116,6 +118,7 @@ export class TcpSocket implements LazyStream {
 
   /** Says nothing any more. */
   silence(): void {
+    this.#isSilent = true
     const fd = this.descriptor
     if (fd !== undefined) silence(fd)
   }
