@@ -48,7 +48,15 @@ export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/
 export { type InterceptOptions } from './tc/open.ts'
 export type { RoutingOptions } from './tc/routing.ts'
 export type { TraceHook, TraceStep, TraceTarget } from './trace.ts'
-export type { Accepted, Adopted, Memories, Transport } from './transport.ts'
+export type {
+  Accepted,
+  Adopted,
+  LazyStream,
+  Memories,
+  Splice,
+  SpliceListener,
+  Transport,
+} from './transport.ts'
 export { type Destination, formatDestination, type Upstream } from './upstream.ts'
 export {
   type CarryOptions,
