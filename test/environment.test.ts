@@ -277,3 +277,20 @@ test('a host without IPv6 is intercepted over IPv4', async () => {
   expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
   expect(await stateOf(world.client)).toEqual(before)
 })
+
+test('IPv6 that is switched on later is intercepted from then on', async () => {
+  await using world = await World.create()
+  await world.client.sh('sysctl -qw net.ipv6.conf.all.disable_ipv6=1')
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  await world.client.sh(`sysctl -qw net.ipv6.conf.all.disable_ipv6=0
+    ip addr add 2001:db8:1::2/64 dev wan0 nodad
+    ip -6 route add default via 2001:db8:1::1`)
+  const marked = () => world.client.sh('ip -6 rule list table 29808')
+  await expect.poll(marked, { timeout: 3000 }).toContain('0x7470')
+  for (const family of [4, 6] as const) {
+    const result = await dial(world.client, [addresses[family].origin, 7], { echo: 100_000 })
+    expect(result).toMatchObject({ end: 'closed', received: 100_000, equal: true })
+    expect(await endFrom(proxy, result.port)).toMatchObject({ how: 'closed', carried: 'splice' })
+  }
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+})

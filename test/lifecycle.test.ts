@@ -1,9 +1,26 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { kernelFixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
 import { loadedPrograms, stateOf } from './rig/state.ts'
 import { addresses, World } from './rig/world.ts'
+
+/** Attaches the program of an object file before all others at the egress of wan0 (BPF_LINK_CREATE with BPF_F_BEFORE). */
+const attachFirst = `
+import ctypes, platform, socket, struct, sys, time
+bpf = ctypes.CDLL('libbpf.so.1')
+for name in ('bpf_object__open_file', 'bpf_object__next_program'): getattr(bpf, name).restype = ctypes.c_void_p
+object = ctypes.c_void_p(bpf.bpf_object__open_file(sys.argv[1].encode(), None))
+assert not bpf.bpf_object__load(object)
+program = bpf.bpf_program__fd(ctypes.c_void_p(bpf.bpf_object__next_program(object, None)))
+egress, before, create = 47, 8, 28
+attr = struct.pack('IIII', program, socket.if_nametoindex('wan0'), egress, before).ljust(64, b'\\0')
+number = {'x86_64': 321, 'aarch64': 280}[platform.machine()]
+assert ctypes.CDLL(None).syscall(number, create, attr, len(attr)) >= 0
+print('ready', flush=True)
+time.sleep(60)
+`
 
 /** Of a process that may end meanwhile. */
 function readIfThere(path: string): string {
@@ -176,6 +193,55 @@ test('a mark, table or priority that belongs to somebody else is refused, and no
   }
 })
 
+test('programs that somebody detaches are attached again within seconds, and it is said', async () => {
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  const warnings = () => proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => message)
+  const links = () =>
+    readdirSync(`/proc/${proxy.pid}/fdinfo`).flatMap(
+      (fd) => /^link_id:\s+(\d+)/m.exec(readIfThere(`/proc/${proxy.pid}/fdinfo/${fd}`))?.[1] ?? [],
+    )
+  const before = links()
+  expect(before.length).toBeGreaterThan(5)
+  // One that traces cannot be detached.
+  await world.client.sh(`for id in ${before.join(' ')}; do bpftool link detach id $id || true; done`)
+  await expect.poll(warnings, { timeout: 5000 }).toHaveLength(1)
+  for (const name of [
+    'wan_egress',
+    'lo_ingress',
+    'lo_egress',
+    'listener_lookup',
+    'ingress',
+    'egress',
+    'loopback',
+  ])
+    expect(warnings()[0]).toContain(name)
+  expect(links()).toHaveLength(before.length)
+  await using local = world.client.spawn('bash', [
+    '-c',
+    'curl -sS -m 5 --local-port 30011 http://203.0.113.10/',
+  ])
+  expect((await local.exited).code).toBe(0)
+  await expect
+    .poll(() => proxy.events.filter(({ event }) => event === 'end'))
+    .toMatchObject([{ carried: 'splice', how: 'closed' }])
+  expect(world.reached.at(-1)?.fromPort).not.toBe(30011)
+  expect(await proxy.stop()).toMatchObject({ code: 0 })
+})
+
+test('another program that sees packets first is named', async () => {
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  await using scoped = world.run(['-q', '--', 'sleep', '60'])
+  const warnings = () => proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => message)
+  await using other = world.client.spawn('python3', ['-c', attachFirst, await kernelFixture('nothing')])
+  await other.until(({ stdout }) => stdout.includes('ready'), 'the program')
+  await expect.poll(warnings, { timeout: 5000 }).toHaveLength(1)
+  expect(warnings()[0]).toBe('on wan0, nothing runs before us: what it redirects or drops is not intercepted')
+  await sleep(1500)
+  expect(warnings()).toHaveLength(1)
+  await scoped.stop()
+  expect(await proxy.stop()).toMatchObject({ code: 0 })
+})
+
 test('a routing rule or route that somebody removes is put back, and no connection goes direct meanwhile', async () => {
   const before = await stateOf(world.client)
   await using proxy = await world.proxy({ interfaces: ['wan0'] })
@@ -203,7 +269,7 @@ test('a routing rule or route that somebody removes is put back, and no connecti
     await expect.poll(ports).toHaveLength(1)
     expect(ports().filter((port) => port >= 21_000 && port < 21_100)).toEqual([])
     await expect.poll(warnings).toHaveLength(index + 1)
-    expect(warnings().at(-1).message).toMatch(/^somebody removed our routing rule or route/)
+    expect(warnings().at(-1).message).toMatch(/^our routing rule or route was missing, and is back/)
   }
   await world.client.sh('ip rule add priority 32767 table default')
   await sleep(300)

@@ -18,6 +18,14 @@ export function fixture(name: string): Promise<string> {
   return path
 }
 
+/** The same of a BPF program, `NAME.bpf.c`. */
+export function kernelFixture(name: string): Promise<string> {
+  const source = `${name}.bpf`
+  const path = made.get(source) ?? make(source)
+  made.set(source, path)
+  return path
+}
+
 async function make(name: string): Promise<string> {
   const binary = binaries + name
   const inputs = [`${name}.c`, ...readdirSync(sources).filter((file) => file.endsWith('.h'))]
@@ -25,9 +33,14 @@ async function make(name: string): Promise<string> {
   if ((statSync(binary, { throwIfNoEntry: false })?.mtimeMs ?? 0) > newest) return binary
   mkdirSync(binaries, { recursive: true })
   // Under another name first: a program that runs cannot be written to.
-  const flags = ['-static', '-O2', '-Wall', '-Wextra', '-Werror', '-D_GNU_SOURCE']
   const fresh = `${binary}.${process.pid}`
-  await run('gcc', [...flags, '-o', fresh, `${sources}${name}.c`])
+  const common = ['-O2', '-Wall', '-Wextra', '-Werror', '-o', fresh, `${sources}${name}.c`]
+  if (!name.endsWith('.bpf')) await run('gcc', ['-static', '-D_GNU_SOURCE', ...common])
+  else {
+    const include = `-I/usr/include/${process.arch === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`
+    await run('clang', ['-g', '--target=bpf', include, '-c', ...common, '-Wno-unused-parameter'])
+    await run('llvm-strip', ['-g', fresh])
+  }
   renameSync(fresh, binary)
   return binary
 }

@@ -124,6 +124,11 @@ interface Libbpf {
   >
   /** A link of any kind; the fd is the link, closing it detaches. */
   createLink: Call<[program: number, target: number, attachType: number, options: null]>
+  objectInfo: (operation: string, fd: number, info: Buffer) => void
+  programById: Call<[id: number]>
+  queryPrograms: Call<
+    [target: number, attachType: number, how: number, flags: Buffer, ids: Buffer, count: Buffer]
+  >
   possibleCpus: Call<[]>
   ringBufferFd: (ring: Pointer) => number
   /** How many entries were handed on, or -errno. */
@@ -133,6 +138,10 @@ interface Libbpf {
   /** Such as `v1.1`. */
   version: () => string
 }
+
+const objectInfo = bpfInt<[fd: number, info: Buffer, length: Buffer]>(
+  'int bpf_obj_get_info_by_fd(int, _Inout_ void *, _Inout_ uint32_t *)',
+)
 
 export const bpf: Libbpf = {
   open: bpfPointer('void *bpf_object__open_file(const char *, const void *)'),
@@ -166,6 +175,15 @@ export const bpf: Libbpf = {
   ringBufferFd: bind(libbpf, 'int ring_buffer__epoll_fd(void *)') as Libbpf['ringBufferFd'],
   consumeRingBuffer: bind(libbpf, 'int ring_buffer__consume(void *)') as Libbpf['consumeRingBuffer'],
   freeRingBuffer: bind(libbpf, 'void ring_buffer__free(void *)') as Libbpf['freeRingBuffer'],
+  objectInfo(operation, fd, info) {
+    const length = Buffer.alloc(4)
+    length.writeUInt32LE(info.length)
+    objectInfo(operation, fd, info, length)
+  },
+  programById: bpfInt('int bpf_prog_get_fd_by_id(uint32_t)'),
+  queryPrograms: bpfInt(
+    'int bpf_prog_query(int, int, uint32_t, _Out_ uint32_t *, _Out_ uint32_t *, _Inout_ uint32_t *)',
+  ),
   possibleCpus: bpfInt('int libbpf_num_possible_cpus(void)'),
   setPrint: bind(libbpf, 'void *libbpf_set_print(void *)') as Libbpf['setPrint'],
   version: bind(libbpf, 'const char *libbpf_version_string(void)') as Libbpf['version'],

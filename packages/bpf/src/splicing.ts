@@ -1,4 +1,4 @@
-import { closeSync, renameSync, rmSync } from 'node:fs'
+import { renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { bpf, linkTcx, type PreparedRun, prepareRun, runProgram, watchRingBuffer } from './ffi.ts'
 import {
@@ -24,6 +24,7 @@ import {
   writeDevice,
   writeSettings,
 } from './layout.gen.ts'
+import { Links } from './links.ts'
 import { LoadedObject, Tcx } from './object.ts'
 import { emptyFlow, flowOf } from './tcp.ts'
 
@@ -47,7 +48,7 @@ const skb = { size: 192, cb: 48 } as const
  */
 export class Splicing implements Disposable {
   readonly #object: LoadedObject
-  readonly #links = new Map<string, number>()
+  readonly #links = new Links()
   readonly #arm: PreparedRun
   readonly #settle: PreparedRun
   readonly #forget: PreparedRun
@@ -97,34 +98,39 @@ export class Splicing implements Disposable {
     const { ifindex, hasMac } = device
     this.#object.update('hooked', u32(ifindex), writeDevice(Buffer.alloc(deviceSize), device))
     const suffix = hasMac ? '' : '_bare'
-    const link = (direction: 'ingress' | 'egress', before?: number) =>
-      linkTcx(`attach splice_${direction} to ${name}`, {
-        program: this.#object.program(`splice_${direction}${suffix}`),
-        ifindex,
-        attachType: Tcx[direction],
-        first: false,
-        ...(before !== undefined && { before }),
-      })
-    this.#hold(`ingress-${ifindex}`, link('ingress'))
-    this.#hold(`egress-${ifindex}`, link('egress', steering))
+    const add = (direction: 'ingress' | 'egress', before?: number) =>
+      this.#add(`${direction}-${ifindex}`, () =>
+        linkTcx(`attach splice_${direction} to ${name}`, {
+          program: this.#object.program(`splice_${direction}${suffix}`),
+          ifindex,
+          attachType: Tcx[direction],
+          first: false,
+          ...(before !== undefined && { before }),
+        }),
+      )
+    add('ingress')
+    add('egress', steering)
   }
 
   /** Looks at lo from now on; before `steering`. */
   attachLoopback(ifindex: number, steering: number): void {
     const program = this.#object.program('splice_loopback')
     const link = { program, ifindex, attachType: Tcx.egress, first: false, before: steering }
-    this.#hold('loopback', linkTcx('attach splice_loopback to lo', link))
+    this.#add('loopback', () => linkTcx('attach splice_loopback to lo', link))
   }
 
   /** Forgets an interface that is gone. */
   detach(ifindex: number): void {
     for (const name of [`ingress-${ifindex}`, `egress-${ifindex}`]) {
-      const fd = this.#links.get(name)
-      if (fd !== undefined) closeSync(fd)
-      this.#links.delete(name)
+      this.#links.remove(name)
       if (this.#directory !== undefined) rmSync(`${this.#directory}/${name}`, { force: true })
     }
     this.#object.delete('hooked', u32(ifindex))
+  }
+
+  /** Attaches again what somebody has detached; returns what that was. */
+  restore(): string[] {
+    return this.#links.restore()
   }
 
   /** Whether there is no pair: then the hooks look nothing up. To be false before {@link arm}, as it is at first. */
@@ -195,8 +201,7 @@ export class Splicing implements Disposable {
 
   /** Detaches everything that is not pinned, and unloads. */
   close(): void {
-    for (const fd of this.#links.values()) closeSync(fd)
-    this.#links.clear()
+    this.#links.close()
     this.#arm.close()
     this.#settle.close()
     this.#forget.close()
@@ -214,16 +219,20 @@ export class Splicing implements Disposable {
     return answer(run)
   }
 
-  #hold(name: string, link: number): void {
-    this.#links.set(name, link)
-    if (this.#directory === undefined) return
-    const path = `${this.#directory}/${name}`
-    // A process that was killed may have left one; a bpf file system takes no names with dots.
-    const fresh = `${this.#directory}/new-${name}`
-    rmSync(fresh, { force: true })
-    bpf.pin(`pin ${path}`, link, fresh)
-    // In place of an earlier process's, which ends with this: at no time is there neither.
-    renameSync(fresh, path)
+  /** Attaches, and pins where there is a directory. */
+  #add(name: string, attach: () => number): void {
+    this.#links.add(name, () => {
+      const link = attach()
+      if (this.#directory === undefined) return link
+      const path = `${this.#directory}/${name}`
+      // A process that was killed may have left one; a bpf file system takes no names with dots.
+      const fresh = `${this.#directory}/new-${name}`
+      rmSync(fresh, { force: true })
+      bpf.pin(`pin ${path}`, link, fresh)
+      // In place of an earlier process's, which ends with this: at no time is there neither.
+      renameSync(fresh, path)
+      return link
+    })
   }
 }
 

@@ -38,6 +38,7 @@ import {
   writeSettings,
   writeTraceTarget,
 } from './layout.gen.ts'
+import { Links, programId, programName, programsAt } from './links.ts'
 import { LoadedObject, Tcx } from './object.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
@@ -52,6 +53,9 @@ const mapOfCapacity: Readonly<Record<number, string>> = {
   [Capacity.large + Capacity.slack]: 'rules_large',
   [Capacity.huge + Capacity.slack]: 'rules_huge',
 }
+
+/** The kernel cuts names to 15 characters. */
+const ours = /^(wan_egress|splice_egress(_b)?)$/
 
 const objectPath = fileURLToPath(new URL('../dist/steer.bpf.o', import.meta.url))
 
@@ -82,7 +86,7 @@ const skb = { size: 192, mark: 8, ifindex: 40 } as const
 export class Steering {
   readonly mark: number
   readonly #object: LoadedObject
-  readonly #links = new Map<string, number>()
+  readonly #links = new Links()
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
   readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
@@ -256,35 +260,50 @@ export class Steering {
 
   /** Attaches what does not depend on an interface: owner tracing, the listener lookup and the hooks of lo. */
   attachReturnPath(loIfindex: number): void {
-    this.#link('connect_owner', 'trace connects', 0, Attach.traceRawTp)
-    const netns = openSync('/proc/self/ns/net', 'r')
-    try {
-      this.#link('listener_lookup', 'attach to the network namespace', netns, Attach.skLookup)
-    } finally {
-      closeSync(netns)
-    }
-    this.#links.set('lo_ingress', this.#tcx('lo_ingress', 'lo', loIfindex, Tcx.ingress, false))
-    this.#links.set('lo_egress', this.#tcx('lo_egress', 'lo', loIfindex, Tcx.egress, false))
+    this.#links.add('connect_owner', () =>
+      this.#link('connect_owner', 'trace connects', 0, Attach.traceRawTp),
+    )
+    this.#links.add('listener_lookup', () => {
+      const netns = openSync('/proc/self/ns/net', 'r')
+      try {
+        return this.#link('listener_lookup', 'attach to the network namespace', netns, Attach.skLookup)
+      } finally {
+        closeSync(netns)
+      }
+    })
+    for (const direction of ['ingress', 'egress'] as const)
+      this.#links.add(`lo_${direction}`, () =>
+        this.#tcx(`lo_${direction}`, 'lo', loIfindex, Tcx[direction], false),
+      )
   }
 
   /** Starts intercepting on an interface. `first`: before other programs on that hook, not behind them. */
   attachDevice(name: string, ifindex: number, first: boolean): void {
-    const link = this.#tcx('wan_egress', name, ifindex, Tcx.egress, first)
-    this.#links.set(`wan_egress ${ifindex}`, link)
+    this.#links.add(`wan_egress ${ifindex}`, () => this.#tcx('wan_egress', name, ifindex, Tcx.egress, first))
   }
 
   /** Stops intercepting on an interface, and forgets it. */
   detachDevice(ifindex: number): void {
-    const link = `wan_egress ${ifindex}`
-    const fd = this.#links.get(link)
-    if (fd !== undefined) closeSync(fd)
-    this.#links.delete(link)
+    this.#links.remove(`wan_egress ${ifindex}`)
     this.#object.delete('slots', u32(ifindex))
+  }
+
+  /** Attaches again what somebody has detached; returns what that was. */
+  restore(): string[] {
+    return this.#links.restore()
+  }
+
+  /** Names of the programs that see what leaves by an interface before `wan_egress` does, but those of tproxy. */
+  before(ifindex: number): string[] {
+    const all = programsAt(ifindex, Tcx.egress)
+    const here = all.indexOf(programId(this.egress))
+    const names = all.slice(0, Math.max(0, here)).map((id) => programName(id) || `program ${id}`)
+    return names.filter((name) => !ours.test(name))
   }
 
   /** The file descriptors of all links: a process that inherits them keeps the programs attached. */
   get links(): readonly number[] {
-    return [...this.#links.values()]
+    return this.#links.descriptors
   }
 
   /**
@@ -349,8 +368,7 @@ export class Steering {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    for (const fd of this.#links.values()) closeSync(fd)
-    this.#links.clear()
+    this.#links.close()
     this.#object.close()
   }
 
@@ -362,8 +380,8 @@ export class Steering {
     this.#object.update('control', u32(0), writeControl(Buffer.alloc(controlSize), this.#control))
   }
 
-  #link(program: string, operation: string, target: number, type: number): void {
-    this.#links.set(program, bpf.createLink(operation, this.#object.program(program), target, type, null))
+  #link(program: string, operation: string, target: number, type: number): number {
+    return bpf.createLink(operation, this.#object.program(program), target, type, null)
   }
 
   #tcx(program: string, device: string, ifindex: number, attachType: number, first: boolean): number {

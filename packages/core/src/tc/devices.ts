@@ -1,6 +1,7 @@
 import { Limit, type Splicing, type Steering } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
 import type { Interface } from './interfaces.ts'
+import { families } from './routing.ts'
 
 /** An interface that is intercepted, under a slot that its connections carry in their mark. */
 export interface Device {
@@ -9,8 +10,8 @@ export interface Device {
   interface: Interface
 }
 
-/** Opens the listeners of a device, and hands them to the kernel. */
-export type Listen = (device: Device) => readonly Disposable[]
+/** Opens a listener of a device, and hands it to the kernel. */
+export type Listen = (device: Device, family: 4 | 6) => Disposable
 
 /**
  * The interfaces that are intercepted. One that goes away takes its link with it; when it comes back under its name, it
@@ -22,7 +23,8 @@ export class Devices {
   readonly #listen: Listen
   readonly #first: boolean
   readonly #devices: Device[] = []
-  readonly #listeners: Disposable[] = []
+  /** By slot and family. */
+  readonly #listeners = new Map<string, Disposable>()
 
   /** `first`: before other programs on the hooks, not behind them. */
   constructor(steering: Steering, splicing: Splicing | undefined, listen: Listen, first: boolean) {
@@ -35,6 +37,8 @@ export class Devices {
   /** Brings what is intercepted up to what there is. Returns whether anything was attached. */
   update(present: readonly Interface[]): boolean {
     let attached = false
+    // IPv6 may have been switched on.
+    for (const device of this.#devices) this.#openListeners(device)
     for (const found of present) {
       const same = this.#devices.find((device) => device.interface.ifindex === found.ifindex)
       // Its name may have changed; programs are attached to the index.
@@ -57,8 +61,20 @@ export class Devices {
     return this.#devices.find((device) => device.interface.ifindex === ifindex)?.interface.name
   }
 
+  /** All that are, or were, intercepted. */
+  get interfaces(): readonly Interface[] {
+    return this.#devices.map((device) => device.interface)
+  }
+
   close(): void {
-    for (const listener of this.#listeners) listener[Symbol.dispose]()
+    for (const listener of this.#listeners.values()) listener[Symbol.dispose]()
+  }
+
+  #openListeners(device: Device): void {
+    for (const family of families()) {
+      const key = `${device.slot} ${family}`
+      if (!this.#listeners.has(key)) this.#listeners.set(key, this.#listen(device, family))
+    }
   }
 
   #attach(found: Interface): void {
@@ -81,7 +97,7 @@ export class Devices {
     const described = { ifindex, mac, hasMac: found.hasMac ? 1 : 0 }
     this.#steering.setDevice(device.slot, described)
     if (known === undefined) {
-      this.#listeners.push(...this.#listen(device))
+      this.#openListeners(device)
       this.#devices.push(device)
     }
     this.#steering.attachDevice(found.name, ifindex, this.#first)

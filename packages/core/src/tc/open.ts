@@ -19,6 +19,7 @@ import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
 import { keyOf } from './accepted.ts'
 import { Acceptor } from './acceptor.ts'
+import { watchAttached } from './attached.ts'
 import { CgroupPaths } from './cgroup.ts'
 import { type Device, Devices } from './devices.ts'
 import { Dialler } from './dial.ts'
@@ -31,7 +32,7 @@ import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
 import { KernelMemories } from './memories.ts'
 import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
-import { families, type RoutingOptions, routingOptions } from './routing.ts'
+import { type RoutingOptions, routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
 import { Splicer } from './splicer.ts'
 import { Tracer } from './trace.ts'
@@ -160,32 +161,31 @@ export async function openTransport(
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
   const dialler = undo.use(new Dialler())
-  const listen = (device: Device): Acceptor[] =>
-    families().map((family) => {
-      const fd = transparentListener({
-        family,
-        mark: replyMark(mark, device.slot),
-        backlog,
-        keepAliveSeconds,
-      })
-      const acceptor = new Acceptor({
-        device,
-        fd,
-        budget,
-        dialler,
-        takeFlow: (key) => steering.takeFlow(key),
-        ...(fastpath !== undefined && { fastpath }),
-        remember: memories.remember,
-        describe: (flow) => describeFlow(flow, describe, rules),
-        accepted: (connection) => {
-          if (accepted.observed) accepted.next(connection)
-          else early.push(connection)
-        },
-        warn: (message) => warnings.next(message),
-      })
-      steering.setListener(device.slot, family, fd)
-      return acceptor
+  const listen = (device: Device, family: 4 | 6): Acceptor => {
+    const fd = transparentListener({
+      family,
+      mark: replyMark(mark, device.slot),
+      backlog,
+      keepAliveSeconds,
     })
+    const acceptor = new Acceptor({
+      device,
+      fd,
+      budget,
+      dialler,
+      takeFlow: (key) => steering.takeFlow(key),
+      ...(fastpath !== undefined && { fastpath }),
+      remember: memories.remember,
+      describe: (flow) => describeFlow(flow, describe, rules),
+      accepted: (connection) => {
+        if (accepted.observed) accepted.next(connection)
+        else early.push(connection)
+      },
+      warn: (message) => warnings.next(message),
+    })
+    steering.setListener(device.slot, family, fd)
+    return acceptor
+  }
 
   const exemption = new UpstreamExemption(steering)
   try {
@@ -212,6 +212,15 @@ export async function openTransport(
     const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
     guard.hold(steering.links)
     undo.use(
+      watchAttached({
+        steering,
+        splicing,
+        interfaces: () => attached.interfaces,
+        attached: () => guard.hold(steering.links),
+        warn: (message) => warnings.next(message),
+      }),
+    )
+    undo.use(
       follow({
         selection,
         devices: attached,
@@ -220,7 +229,7 @@ export async function openTransport(
           rules.refresh()
           if (await instance.restore())
             warnings.next(
-              'somebody removed our routing rule or route, which are back (systemd-networkd does: ManageForeignRoutingPolicyRules=no)',
+              'our routing rule or route was missing, and is back: somebody removed it (systemd-networkd does: ManageForeignRoutingPolicyRules=no), or IPv6 was switched on',
             )
         },
         warn: (message) => warnings.next(message),
