@@ -13,6 +13,10 @@
 	((bpf_core_field_exists((sk)->md5sig_info) && (sk)->md5sig_info) ||                        \
 	 (bpf_core_field_exists((sk)->ao_info) && (sk)->ao_info))
 
+/* Timestamps in microseconds (since 6.7). */
+#define FAST_CLOCK(sk)                                                                             \
+	(bpf_core_field_exists((sk)->tcp_usec_ts) && BPF_CORE_READ_BITFIELD(sk, tcp_usec_ts))
+
 /* Of a window, its remainder is lost where the sender's unit is the larger one: of a small one, so
  * much that it looks closed, and only the probes of a timer let a byte through. */
 #define WINDOW_UNITS 16
@@ -36,8 +40,7 @@ static __always_inline enum unfit compare(const struct tcp_sock *client,
 		return UNFIT_SIGNED;
 	if (BPF_CORE_READ_BITFIELD(a, rx_opt.tstamp_ok) !=
 		BPF_CORE_READ_BITFIELD(b, rx_opt.tstamp_ok) ||
-	    BPF_CORE_READ_BITFIELD(client, tcp_usec_ts) || BPF_CORE_READ_BITFIELD(a, tcp_usec_ts) ||
-	    BPF_CORE_READ_BITFIELD(b, tcp_usec_ts))
+	    FAST_CLOCK(client) || FAST_CLOCK(a) || FAST_CLOCK(b))
 		return UNFIT_TIMESTAMPS;
 	if (!BPF_CORE_READ_BITFIELD(a, rx_opt.sack_ok) !=
 	    !BPF_CORE_READ_BITFIELD(b, rx_opt.sack_ok))

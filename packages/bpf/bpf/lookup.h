@@ -140,19 +140,16 @@ static __always_inline void LIST(compare)(const void *list, const struct rows *r
 	const struct ruleset *ruleset = list;
 	__u64 lowest = search->candidates & -search->candidates;
 	__u64 bits = ~0ull, second = ~0ull, third = ~0ull, fourth = ~0ull;
-	__u32 count = rows->count > PACKET_ROWS ? PACKET_ROWS + OWNER_ROWS : PACKET_ROWS;
 	__u32 word = trailing_zeros(lowest) * words;
 
 	search->candidates ^= lowest;
-	/* Rolled up: each turn would have its own place on the stack, which is short. */
-#pragma clang loop unroll(disable)
-	for (__u32 i = 0; i < PACKET_ROWS + OWNER_ROWS && i < count; i++) {
-		__u32 row = rows->of[i];
-		__u64 below = READ(__u64, list, row) & (lowest - 1);
-		__u32 before = population(below);
-		__u32 at =
-		    words > 1 ? READ(__u32, list, row + 8 + before * 4) : row + 8 + before * 8;
+	for (__u32 i = 0; i < PACKET_ROWS + OWNER_ROWS; i++) {
+		__u32 row = rows->of[i], before, at;
 
+		if (i == PACKET_ROWS && rows->count <= PACKET_ROWS)
+			break;
+		before = population(READ(__u64, list, row) & (lowest - 1));
+		at = words > 1 ? READ(__u32, list, row + 8 + before * 4) : row + 8 + before * 8;
 		bits &= READ(__u64, list, at);
 		if (words > 1) {
 			second &= READ(__u64, list, at + 8);
@@ -174,6 +171,15 @@ static __always_inline void LIST(compare)(const void *list, const struct rows *r
 	}
 }
 
+static __always_inline void LIST(compare_one)(const void *list, const struct rows *rows,
+					      struct search *search)
+{
+	if (((const struct ruleset *)list)->group == 1)
+		LIST(compare)(list, rows, search, 1);
+	else
+		LIST(compare)(list, rows, search, LIMIT_GROUP);
+}
+
 struct LIST(rest) {
 	const void *list;
 	const struct rows *rows;
@@ -182,14 +188,9 @@ struct LIST(rest) {
 
 static long LIST(compare_next)(__u32 index, struct LIST(rest) * rest)
 {
-	const struct ruleset *ruleset = rest->list;
-
 	if (!rest->search.candidates)
 		return 1;
-	if (ruleset->group == 1)
-		LIST(compare)(rest->list, rest->rows, &rest->search, 1);
-	else
-		LIST(compare)(rest->list, rest->rows, &rest->search, LIMIT_GROUP);
+	LIST(compare_one)(rest->list, rest->rows, &rest->search);
 	return 0;
 }
 
@@ -273,14 +274,11 @@ __noinline int LIST(ask)(struct __sk_buff *skb, const struct LIST(list) * list,
 		if (search.candidates)
 			search.best = READ(__u16, list,
 					   ruleset->order + trailing_zeros(search.candidates) * 2);
-	} else {
+	} else if (search.candidates) {
 		/* Mostly there are one or two. */
-#pragma clang loop unroll(disable)
-		for (int i = 0; i < 3 && search.candidates; i++)
-			if (ruleset->group == 1)
-				LIST(compare)(list, &rows, &search, 1);
-			else
-				LIST(compare)(list, &rows, &search, LIMIT_GROUP);
+		LIST(compare_one)(list, &rows, &search);
+		if (search.candidates)
+			LIST(compare_one)(list, &rows, &search);
 		if (search.candidates)
 			search.best = LIST(finish)(list, &rows, &search);
 	}

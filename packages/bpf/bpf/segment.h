@@ -169,18 +169,6 @@ struct options {
 	__u32 failed;
 };
 
-static long shift_block(__u32 index, struct options *options)
-{
-	if (options->at >= options->end)
-		return 1;
-	if (!shift_number(options->skb, options->at, options->sack_delta, &options->sum)) {
-		options->failed = 1;
-		return 1;
-	}
-	options->at += 4;
-	return 0;
-}
-
 static long shift_option(__u32 index, struct options *options)
 {
 	__u8 kind[2] = {};
@@ -200,13 +188,16 @@ static long shift_option(__u32 index, struct options *options)
 		    !shift_number(options->skb, at + 6, options->echo_delta, &options->sum))
 			options->failed = 1;
 	} else if (kind[0] == OPTION_SACK) {
-		struct options blocks = *options;
-
-		blocks.at = at + 2;
-		blocks.end = at + kind[1];
-		bpf_loop(8, shift_block, &blocks, 0);
-		options->sum = blocks.sum;
-		options->failed |= blocks.failed;
+		/* Four blocks of two numbers are as many as fit. */
+		for (__u32 number = 0; number < 8; number++) {
+			if (2 + number * 4 >= kind[1])
+				break;
+			if (!shift_number(options->skb, at + 2 + number * 4, options->sack_delta,
+					  &options->sum)) {
+				options->failed = 1;
+				break;
+			}
+		}
 	}
 	options->at = at + kind[1];
 	return 0;
@@ -265,9 +256,12 @@ struct headers {
 /* What this host sends can be looked at in place. */
 static __always_inline bool read_words(struct __sk_buff *skb, __u32 at, __be32 *to, __u32 words)
 {
-	const __be32 *from = (void *)(long)skb->data + (at & 0x7f);
+	const __be32 *from;
 
-	/* Or the compiler adds it twice, and the verifier does not see that both are one. */
+	/* Or the compiler leaves out the mask, which it knows to change nothing and an older
+	 * verifier does not; or adds it twice, and the verifier does not see that both are one. */
+	barrier_var(at);
+	from = (void *)(long)skb->data + (at & 0x7f);
 	barrier_var(from);
 	if ((const void *)(from + words) > (void *)(long)skb->data_end)
 		return !bpf_skb_load_bytes(skb, at, to, words * 4);
