@@ -1,0 +1,43 @@
+// In a guest: whether this kernel takes our programs, and carries connections as it should, over IPv4 and IPv6, directly and
+// through a SOCKS server on this host. Slow machines have the time they need.
+import { release } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { dial } from '../rig/client.ts'
+import { microsocks } from '../rig/servers.ts'
+import { addresses, World } from '../rig/world.ts'
+
+const size = 3_000_000
+await using world = await World.create()
+await using _v4 = await microsocks(world.client, '127.0.0.1', 1080)
+await using _v6 = await microsocks(world.client, '::1', 1081)
+let wrong = 0
+for (const [name, families, ...options] of [
+  ['direct', [4, 6]],
+  ['by 127.0.0.1', [4], '-p', 'socks=socks5://127.0.0.1:1080'],
+  ['by ::1', [6], '-p', 'socks=socks5://[::1]:1081'],
+] as const) {
+  await using proxy = world.run(['-i', 'wan0', '--json', ...options], { input: '' })
+  await proxy.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 200_000)
+  for (const [index, family] of families.entries()) {
+    const { end, received, equal } = await dial(world.client, [addresses[family].origin, 7], {
+      // microsocks stands still when both ways are full.
+      echo: name === 'direct' ? size : 20_000,
+      timeout: 60_000,
+    })
+    const ended = () => proxy.events.filter(({ event }) => event === 'session-end')
+    for (let waited = 0; ended().length <= index && waited < 100; waited++) await sleep(100)
+    const { carried, notSpliced, bytes } = ended().at(-1) ?? {}
+    const right = equal && end === 'closed' && carried === 'splice' && bytes.received === received
+    if (!right) wrong++
+    const how = [carried, notSpliced].filter(Boolean).join(': ')
+    console.log(
+      `${right ? 'ok' : 'WRONG'}  ${release()}  ${name}, IPv${family}: ${received} bytes, ${end}, ${how}`,
+    )
+  }
+  const { code, stderr } = await proxy.stop()
+  if (code !== 0 || stderr !== '') {
+    console.log(`WRONG  it ends with ${code}: ${stderr}`)
+    wrong++
+  }
+}
+process.exitCode = wrong === 0 ? 0 : 1
