@@ -383,8 +383,8 @@ rule 2 never matches: rule 1 covers it (2: drop tcp dport 9; 1: drop tcp)
       [''],
     ])
     writeFileSync(`${directory}/list.rules`, 'redirect:nowhere0\n')
-    expect((await as('rules', 'check', `${directory}/list.rules`)).stderr).toContain(
-      'nowhere0 does not exist',
+    expect((await as('rules', 'check', `${directory}/list.rules`)).stderr).toBe(
+      `tproxy-run: ${directory}/list.rules:1:10: redirect:nowhere0: there is no interface nowhere0 (see: ip link)\n`,
     )
   })
 

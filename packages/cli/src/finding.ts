@@ -27,3 +27,6 @@ export function locate(file: string, { place, message, remedy }: Omit<Finding, '
   const where = place === undefined ? file : `${file}:${place.line}:${place.column}`
   return `${where}: ${message}${remedy === undefined ? '' : ` (${remedy})`}`
 }
+
+/** Finds it where it is not part of a longer one. */
+export const wholeWord = (word: string): RegExp => new RegExp(`(?<![\\w.-])${RegExp.escape(word)}(?![\\w.-])`)

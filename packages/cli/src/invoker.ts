@@ -65,13 +65,24 @@ function become({ name, uid, gid, home, shell }: User, env: NodeJS.ProcessEnv): 
 
 /** Asks the system, because users may live in LDAP and the like. */
 export function getent(nameOrId: string): User | undefined {
+  const fields = look('passwd', nameOrId)
+  if (fields === undefined) return undefined
+  const [name = '', , uid = '', gid = '', , home = '/', shell = ''] = fields
+  return { name, uid, gid, home, shell }
+}
+
+/** Of a group; undefined when there is none of that name. */
+export function groupNumber(name: string): string | undefined {
+  return look('group', name)?.[2]
+}
+
+function look(database: 'passwd' | 'group', key: string): string[] | undefined {
   try {
-    const line = execFileSync('getent', ['passwd', '--', nameOrId], {
+    const line = execFileSync('getent', [database, '--', key], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
     })
-    const [name = '', , uid = '', gid = '', , home = '/', shell = ''] = line.trimEnd().split(':')
-    return { name, uid, gid, home, shell }
+    return line.trimEnd().split(':')
   } catch {
     return undefined
   }

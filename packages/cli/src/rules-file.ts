@@ -1,10 +1,13 @@
 import { readFileSync } from 'node:fs'
-import { type Action, parseRule, type Rule, readRuleLines, reason } from '@tproxy/core'
+import { type Action, parseRule, type Rule, type RuleFinding, readRuleLines, reason } from '@tproxy/core'
+import { locate, wholeWord } from './finding.ts'
 import type { RuleSource } from './options.ts'
 
 /** What texts and files of rules come to. */
 export interface GivenRules {
   readonly rules: readonly Rule[]
+  /** Says of one of them what is wrong with it, with its file, line and column. */
+  readonly describe: (finding: RuleFinding) => string
   /** Where none matches; undefined when no line says so. */
   readonly default: Action | undefined
   /** What does not parse, with file, line and column; or cannot be read. */
@@ -16,16 +19,32 @@ export function readRules(sources: readonly RuleSource[]): GivenRules {
   const lists = sources.map((source) => ('text' in source ? readText(source.text) : readFile(source.file)))
   return {
     rules: lists.flatMap(({ rules }) => rules),
+    describe: (finding) => {
+      let rule = finding.rule
+      for (const list of lists)
+        if (rule <= list.rules.length) return list.describe({ ...finding, rule })
+        else rule -= list.rules.length
+      return finding.message
+    },
     default: lists.findLast((list) => list.default !== undefined)?.default,
     problems: lists.flatMap(({ problems }) => problems),
   }
 }
 
-const nothing: GivenRules = { rules: [], default: undefined, problems: [] }
+const nothing: GivenRules = {
+  rules: [],
+  describe: ({ message }) => message,
+  default: undefined,
+  problems: [],
+}
 
 function readText(text: string): GivenRules {
   try {
-    return { ...nothing, rules: [parseRule(text)] }
+    return {
+      ...nothing,
+      rules: [parseRule(text)],
+      describe: (finding) => locate(`rule "${text}"`, { ...finding, place: undefined }),
+    }
   } catch (error) {
     return { ...nothing, problems: [reason(error)] }
   }
@@ -38,8 +57,15 @@ function readFile(file: string): GivenRules {
   } catch (error) {
     return { ...nothing, problems: [`--rules ${file}: ${unreadable(error)}`] }
   }
-  const { problems, ...list } = readRuleLines(text, file)
-  return { ...nothing, ...list, problems: problems.map(reason) }
+  const { problems, lines, ...list } = readRuleLines(text, file)
+  const describe = ({ rule, value, ...finding }: RuleFinding) => {
+    const line = lines[rule - 1] ?? 1
+    const code = text.split('\n')[line - 1] ?? ''
+    const found = value === undefined ? undefined : wholeWord(value).exec(code)?.index
+    const column = (found ?? code.search(/\S/)) + 1
+    return locate(file, { ...finding, place: { line, column } })
+  }
+  return { ...nothing, ...list, describe, problems: problems.map(reason) }
 }
 
 /** Why a file cannot be read. */

@@ -1,4 +1,12 @@
-import type { Action, FastpathMode, InterfaceSelection, RoutingOptions, Rule, Timeouts } from '@tproxy/core'
+import {
+  type Action,
+  examineNames,
+  type FastpathMode,
+  type InterfaceSelection,
+  type RoutingOptions,
+  type Rule,
+  type Timeouts,
+} from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
 import { type MetricsAddress, parseMetricsAddress } from './metrics/address.ts'
 import { defined, interfaceSelection, type Options, type PluginChoice, pluginChoice } from './options.ts'
@@ -82,17 +90,24 @@ export async function readFiles(
   const problems = [...own.problems, ...('problems' in found ? found.problems : [])]
   if (!('config' in found) || problems.length > 0) throw new Problems(problems)
   const { config } = found
-  return {
-    file: config,
-    rules: [...own.rules, ...config.rules],
-    defaultAction: own.default ?? config['default-action'],
-  }
+  const rules = [...own.rules, ...config.rules]
+  const defaultAction = own.default ?? config['default-action']
+  const unknown = examineNames(rules, defaultAction)
+    .filter(({ severity }) => severity === 'error')
+    .map((finding) => {
+      const inFile = finding.rule - own.rules.length
+      return finding.rule > 0 && inFile <= 0
+        ? own.describe(finding)
+        : found.describe({ ...finding, rule: Math.max(0, inFile) })
+    })
+  if (unknown.length > 0) throw new Problems(unknown)
+  return { file: config, rules, defaultAction }
 }
 
 async function readConfigFile(
   file: string | undefined,
 ): Promise<ReturnType<typeof import('./config/read.ts').readConfig>> {
-  if (file === undefined) return { config: { rules: [] } }
+  if (file === undefined) return { config: { rules: [] }, describe: ({ message }) => message }
   // Only now: it takes a while to load.
   const { readConfig } = await import('./config/read.ts')
   return readConfig(file)

@@ -1,6 +1,6 @@
 import { nearest, parseRuleAt, type Rule } from '@tproxy/core'
 import { type Document, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
-import { explain, type Finding, type Place } from '../finding.ts'
+import { explain, type Finding, type Place, wholeWord } from '../finding.ts'
 import { type ConfigFile, type Issue, validate } from './schema.ts'
 
 /** An item of a list in the file, and where it stands there. */
@@ -145,5 +145,3 @@ function nodeAt(document: Document, path: readonly PropertyKey[]): { at: number;
   const [at = 0, end = 0] = document.contents?.range ?? []
   return { at, end }
 }
-
-const wholeWord = (word: string) => new RegExp(`(?<![\\w.-])${RegExp.escape(word)}(?![\\w.-])`)

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net'
 import { nearest, type Packet, parseProtocol, protocols, TproxyError } from '@tproxy/core'
+import { getent, groupNumber } from '../invoker.ts'
 
 /** What is known of a packet besides its ends; as options have it. */
 export interface PacketOptions {
@@ -32,8 +33,8 @@ export function parsePacket(words: readonly string[], options: PacketOptions): P
     ...(destination.port !== undefined && { dport: destination.port }),
     mark: number('mark', options.mark, 0xffffffff) ?? 0,
     dscp: number('dscp', options.dscp, 63) ?? 0,
-    ...known('uid', number('uid', options.uid, 0xffffffff)),
-    ...known('gid', number('gid', options.gid, 0xffffffff)),
+    ...known('uid', numberOrName('uid', options.uid)),
+    ...known('gid', numberOrName('gid', options.gid)),
     ...known('process', process),
     ...known('interface', name),
     ...known('cgroups', cgroup === undefined ? undefined : [cgroup]),
@@ -62,6 +63,17 @@ export function parseEnd(text: string): { ip: 4 | 6; address: string; port: numb
       hint: 'such as 192.0.2.1, 192.0.2.1:80 or [2001:db8::1]:80',
     })
   return { ip, address, port: port === undefined ? undefined : Number(port) }
+}
+
+/** A user or group, by its number or its name here. */
+function numberOrName(option: 'uid' | 'gid', text: string | undefined): number | undefined {
+  if (text === undefined || /^\d/.test(text)) return number(option, text, 0xffffffff)
+  const [found, what] = option === 'uid' ? [getent(text)?.uid, 'user'] : [groupNumber(text), 'group']
+  if (found === undefined)
+    throw new TproxyError('E_OPTION', `--${option}: there is no ${what} ${text}`, {
+      hint: `see getent ${option === 'uid' ? 'passwd' : 'group'}`,
+    })
+  return Number(found)
 }
 
 function number(name: string, text: string | undefined, max: number): number | undefined {

@@ -27,16 +27,24 @@ export interface RuleFinding {
 export function examineRules(given: readonly Rule[], fallback: Action = 'proxy'): RuleFinding[] {
   const list = readRules(given, fallback)
   const names = remembering(systemNames())
-  const unknown = [...list.rules, { action: fallback }].flatMap((rule, index) =>
-    unknownNames(rule, names).map((finding) => ({
-      ...finding,
-      rule: index === list.rules.length ? 0 : index + 1,
-    })),
-  )
+  const unknown = unknownIn(list.rules, fallback, names)
   if (unknown.some(({ severity }) => severity === 'error')) return unknown
   const resolved = resolveList(list, names)
   return [...unknown, ...useless(resolved.rules, list.rules, compile(resolved, 1))]
 }
+
+/** Of what {@link examineRules} finds, the names that this host does not know, and nothing that takes time. */
+export function examineNames(rules: readonly Rule[], fallback: Action = 'proxy'): RuleFinding[] {
+  return unknownIn(rules, fallback, remembering(systemNames()))
+}
+
+const unknownIn = (rules: readonly Rule[], fallback: Action, names: Names): RuleFinding[] =>
+  [...rules, { action: fallback }].flatMap((rule, index) =>
+    unknownNames(rule, names).map((finding) => ({
+      ...finding,
+      rule: index === rules.length ? 0 : index + 1,
+    })),
+  )
 
 function useless(
   resolved: readonly ResolvedRule[],

@@ -86,6 +86,8 @@ export function parseRuleAt(text: string, place: Place): Rule {
 /** What a text with a rule a line says. */
 export interface RuleLines {
   readonly rules: readonly Rule[]
+  /** Of each, the number of its line, from 1. */
+  readonly lines: readonly number[]
   /** What applies where none matches, if a line says so. */
   readonly default?: Action
   /** Of lines that do not parse, as `file:line:column: expected …, got …`. */
@@ -95,6 +97,7 @@ export interface RuleLines {
 /** Reads one rule a line; `default ACTION` says what applies where none matches; `#` begins a comment. */
 export function readRuleLines(text: string, file: string): RuleLines {
   const rules: Rule[] = []
+  const lines: number[] = []
   const problems: TproxyError[] = []
   let fallback: Action | undefined
   for (const [index, line] of text.split(/\r?\n/).entries()) {
@@ -104,18 +107,18 @@ export function readRuleLines(text: string, file: string): RuleLines {
     const parser = new Parser(code, (column) => `${file}:${index + 1}:${column}`)
     try {
       const given = parser.default()
-      if (given === undefined) rules.push(parser.rule())
-      else fallback = given
+      if (given !== undefined) fallback = given
+      else if (rules.push(parser.rule())) lines.push(index + 1)
     } catch (error) {
       problems.push(error as TproxyError)
     }
   }
-  return { rules, ...(fallback !== undefined && { default: fallback }), problems }
+  return { rules, lines, ...(fallback !== undefined && { default: fallback }), problems }
 }
 
 /** {@link readRuleLines} of a text without problems. Throws `E_RULE` for the first. */
-export function parseRuleList(text: string, file: string): Omit<RuleLines, 'problems'> {
-  const { problems, ...list } = readRuleLines(text, file)
+export function parseRuleList(text: string, file: string): Pick<RuleLines, 'rules' | 'default'> {
+  const { problems, lines: _, ...list } = readRuleLines(text, file)
   if (problems[0] !== undefined) throw problems[0]
   return list
 }
