@@ -10,6 +10,8 @@ const detachable: readonly number[] = [5, 11]
 /** Of errno.h: the interface is gone. */
 const ENODEV = 19
 
+const isGone = (error: unknown): boolean => error instanceof NativeError && error.errno === ENODEV
+
 /** What is attached, by name, each held by a file descriptor: what is closed, or ends with this process, is detached. */
 export class Links {
   readonly #links = new Map<string, { fd: number; attach: () => number }>()
@@ -41,7 +43,7 @@ export class Links {
       try {
         this.#links.set(name, { fd: attach(), attach })
       } catch (error) {
-        if (error instanceof NativeError && error.errno === ENODEV) continue
+        if (isGone(error)) continue
         throw error
       }
       closeSync(fd)
@@ -76,12 +78,17 @@ function programInfo(fd: number): Buffer {
   return info
 }
 
-/** Ids of the programs at a hook of an interface, in the order in which they see a packet (tcx, since 6.6). */
+/** Ids of the programs at a hook of an interface, in the order in which they see a packet (tcx, since 6.6); none when it is gone. */
 export function programsAt(ifindex: number, attachType: number): number[] {
   const most = 64
   const [flags, ids, count] = [Buffer.alloc(4), Buffer.alloc(4 * most), Buffer.alloc(4)]
   count.writeUInt32LE(most)
-  bpf.queryPrograms('list the programs of an interface', ifindex, attachType, 0, flags, ids, count)
+  try {
+    bpf.queryPrograms('list the programs of an interface', ifindex, attachType, 0, flags, ids, count)
+  } catch (error) {
+    if (isGone(error)) return []
+    throw error
+  }
   return Array.from({ length: count.readUInt32LE() }, (_, at) => ids.readUInt32LE(at * 4))
 }
 

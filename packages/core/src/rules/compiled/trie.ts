@@ -47,21 +47,26 @@ export function writeWideTrie(out: Output, intervals: readonly Interval[], of: P
     if (lowers[0]?.key !== 0n) lowers.unshift({ key: 0n, ref: before })
     if (lowers.length === 1) uppers.push({ key: upper, ref: after })
     else {
-      const lower = writeNodes(out, lowers, 1n)
+      const lower = writeNodes(out, lowers, leastShiftOf(lowers))
       lowerDepth = Math.max(lowerDepth, lower.depth)
       uppers.push({ key: upper, ref: ((lower.ref & ~Ref.node) | Ref.lower) >>> 0 })
       if (!byUpper.has(upper + 1n) && upper < lowerMask) uppers.push({ key: upper + 1n, ref: after })
     }
     before = after
   }
-  const { ref, depth } = writeNodes(out, uppers, 1n)
+  const { ref, depth } = writeNodes(out, uppers, leastShiftOf(uppers))
   return { root: ref, depth, lowerDepth }
 }
 
 /**
+ * The kernel subtracts prefixes as signed numbers: of keys of 64 bits one must be shifted out, which takes a level more, or what is
+ * far above looks as if it was below. Mostly that is the same, for no rule speaks of either.
+ */
+const leastShiftOf = (bounds: readonly Bound[]): bigint => (bounds[0]?.ref === bounds.at(-1)?.ref ? 0n : 1n)
+
+/**
  * Writes what distinguishes these bounds, in ascending order: a ref, of a node if there are several, and how many nodes
- * lie on the longest way. What lies below the second bound is the first's. The kernel subtracts prefixes as signed numbers:
- * where keys of 64 bits first arrive, one bit must be shifted out.
+ * lie on the longest way. What lies below the second bound is the first's. See {@link leastShiftOf}.
  */
 export function writeNodes(
   out: Output,
