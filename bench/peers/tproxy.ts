@@ -3,7 +3,7 @@ import { tproxyRun, type World } from '../../test/rig/world.ts'
 import { file, pinned, type Route, type Side, upstream } from '../compare/side.ts'
 
 async function start(world: World, args: readonly string[]): Promise<Program> {
-  const words = [...pinned, ...enclosed, ...tproxyRun, '-i', 'wan0', '--json', ...args]
+  const words = [...pinned, ...enclosed, ...tproxyRun, '-i', 'wan0', '--json', '-q', ...args]
   const program = world.client.spawn('taskset', words)
   await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 15_000)
   const ready = program.events.find(({ event }) => event === 'ready')
@@ -31,7 +31,7 @@ export const tproxy: readonly Side[] = [
       return {
         name: `tproxy ${carrier}`,
         route: route as Route,
-        setup: `\`${['tproxy-run', '-i', 'wan0', ...args].join(' ')}\``,
+        setup: `\`${['tproxy-run', '-q', '-i', 'wan0', ...args].join(' ')}\``,
         start: (world) => start(world, args),
         // Silent, a spliced one has only the socket that keeps its port.
         ...(carrier !== 'relay, fastpath' && { descriptors: carrier === 'splice' ? 1 : 2 }),
@@ -41,13 +41,13 @@ export const tproxy: readonly Side[] = [
   {
     name: 'tproxy, rule direct',
     route: 'alone',
-    setup: "`tproxy-run -i wan0 --rule 'direct to 203.0.113.0/24'`",
+    setup: "`tproxy-run -q -i wan0 --rule 'direct to 203.0.113.0/24'`",
     start: (world) => start(world, ['--rule', 'direct to 203.0.113.0/24']),
   },
   {
     name: 'tproxy, unmatched',
     route: 'alone',
-    setup: '`tproxy-run -i wan0 --rules FILE` with `proxy tcp dport 1` and `default direct`',
+    setup: '`tproxy-run -q -i wan0 --rules FILE` with `proxy tcp dport 1` and `default direct`',
     start: (world, stack) =>
       start(world, ['--rules', file(stack, 'unmatched.rules', 'default direct\nproxy tcp dport 1\n')]),
   },
