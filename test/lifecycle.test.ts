@@ -1,8 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { dial } from './rig/client.ts'
+import { firewall } from './rig/firewall.ts'
 import { kernelFixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
+import { endFrom, sessionFrom } from './rig/sessions.ts'
 import { loadedPrograms, stateOf } from './rig/state.ts'
 import { addresses, World } from './rig/world.ts'
 
@@ -48,6 +51,21 @@ async function nothingLoaded(before: string[]): Promise<void> {
   }
   expect(await loadedPrograms(world.client)).toEqual(before)
 }
+
+test.each([4, 6] as const)(
+  'over IPv%i, a connection that began to open before is taken whole',
+  async (family) => {
+    const lost = await firewall(world.internet, 'prerouting', 'tcp dport 7 drop')
+    const dialled = dial(world.client, [addresses[family].origin, 7], { echo: 100_000, timeout: 15_000 })
+    await sleep(300)
+    await using proxy = await world.proxy({ interfaces: 'auto' })
+    await lost[Symbol.asyncDispose]()
+    const echoed = await dialled
+    expect(echoed).toMatchObject({ end: 'closed', received: 100_000, equal: true })
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({ how: 'closed', bytes: { sent: 100_000 } })
+    expect(await sessionFrom(proxy, echoed.port)).not.toHaveProperty('process')
+  },
+)
 
 test('SIGTERM undoes everything: state of the host, programs, and new connections go direct', async () => {
   const before = await stateOf(world.client)

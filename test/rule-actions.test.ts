@@ -11,7 +11,7 @@ import { datagram, datagramEcho, echoRequest, rawFrames } from './rig/datagram.t
 import type { Program } from './rig/host.ts'
 import { frame } from './rig/packets.ts'
 import { sessions } from './rig/sessions.ts'
-import { addresses, type ProxyProgramOptions, tellRules, World } from './rig/world.ts'
+import { addresses, type ProxyProgramOptions, startOrigin, tellRules, World } from './rig/world.ts'
 
 let world: World
 let echo: AsyncDisposable
@@ -43,7 +43,7 @@ const received = async (name: string, counter: 'rx' | 'tx') => {
 }
 
 describe.each([4, 6] as const)('over IPv%i', (family) => {
-  const { origin, url } = addresses[family]
+  const { client, origin, url } = addresses[family]
 
   describe('each action does what it says', () => {
     withRules([
@@ -95,6 +95,20 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       expect(counts?.[1]).toEqual([3, 3 * size])
       expect(counts?.[2]?.[0]).toBe(1)
       expect(counts?.[4]).toEqual([0, 0])
+    })
+  })
+
+  describe('what others open', () => {
+    withRules([], { defaultAction: 'drop' })
+
+    test('a server of this host answers, whatever the rules', async () => {
+      await using _server = await startOrigin(world.client)
+      for (const cookies of [1, 2]) {
+        await world.client.sh(`sysctl -qw net.ipv4.tcp_syncookies=${cookies}`)
+        const echoed = await dial(world.internet, [client, 7], { echo: 10_000, timeout: 5000 })
+        expect(echoed).toMatchObject({ end: 'closed', received: 10_000, equal: true })
+      }
+      expect(await dial(world.client, [origin, 7], { timeout: 1000 })).toMatchObject({ end: 'timeout' })
     })
   })
 

@@ -86,6 +86,23 @@ s.shutdown(socket.SHUT_WR)
 print(s.makefile().read(), end='')
 `
 
+/** Says by a raw socket, in the name of one address and port to another, that connections end: from anywhere but where one is. */
+const forged = `
+import random, socket, struct, sys
+source, destination = sys.argv[1:3]
+ports = [int(port) for port in sys.argv[3:5]]
+family = socket.AF_INET6 if ':' in source else socket.AF_INET
+s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+s.bind((source, 0))
+addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+for flags in (0x04, 0x14, 0x11):
+  for _ in range(4):
+    segment = struct.pack('!HHIIBBHHH', *ports, random.getrandbits(32), random.getrandbits(32), 0x50, flags, 512, 0, 0)
+    total = sum(struct.unpack('!%dH' % (len(addresses) // 2 + 12), addresses + struct.pack('!HH', 6, 20) + segment))
+    total = (total & 0xffff) + (total >> 16)
+    s.sendto(segment[:16] + struct.pack('!HH', ~(total + (total >> 16)) & 0xffff, 0), (destination, 0))
+`
+
 /** Has something echoed, and rests. */
 const resting = `
 import socket, sys, time
@@ -169,6 +186,25 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const { stdout, stderr } = await world.client.run('python3', ['-c', late, origin, '9'])
     expect({ stdout, stderr }).toEqual({ stdout: `${digestOf('hello')} 5\n`, stderr: '' })
     expect(ends(proxy)).toMatchObject([{ how: 'closed', carried: 'splice' }])
+    await expectEnd(proxy)
+  })
+
+  test('what somebody says who cannot know where it is ends nothing', async () => {
+    await using proxy = await proxied()
+    const held = await holdDial(world.client, [origin, 7], { echo: MB })
+    await sleep(300)
+    const peers = await world.internet.sh(`ss -Htn state established sport = :7`)
+    const [, address, port] = /(?:\[::ffff:|\[)?([\da-f.:]+?)\]?:(\d+)\s*$/.exec(peers) ?? []
+    const words = ['-c', forged, origin, `${address}`, '7', `${port}`]
+    expect(await world.internet.run('python3', words)).toMatchObject({ code: 0, stderr: '' })
+    await sleep(100)
+    const echoed = await held.release()
+    expect(echoed).toMatchObject({ end: 'closed', received: MB, equal: true })
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({
+      how: 'closed',
+      carried: 'splice',
+      bytes: { sent: MB, received: MB },
+    })
     await expectEnd(proxy)
   })
 

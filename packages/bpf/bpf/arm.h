@@ -17,6 +17,10 @@
 #define FAST_CLOCK(sk)                                                                             \
 	(bpf_core_field_exists((sk)->tcp_usec_ts) && BPF_CORE_READ_BITFIELD(sk, tcp_usec_ts))
 
+/* TCP_ECN_MODE_ACCECN of include/net/tcp.h (since 6.18): what its flags count is counted for each
+ * connection. */
+#define ACCURATE_ECN 16
+
 /* Of a window, its remainder is lost where the sender's unit is the larger one: of a small one, so
  * much that it looks closed, and only the probes of a timer let a byte through. */
 #define WINDOW_UNITS 16
@@ -45,7 +49,7 @@ static __always_inline enum unfit compare(const struct tcp_sock *client,
 	if (!BPF_CORE_READ_BITFIELD(a, rx_opt.sack_ok) !=
 	    !BPF_CORE_READ_BITFIELD(b, rx_opt.sack_ok))
 		return UNFIT_SACK;
-	if (!a->ecn_flags != !b->ecn_flags)
+	if (!a->ecn_flags != !b->ecn_flags || (a->ecn_flags | b->ecn_flags) & ACCURATE_ECN)
 		return UNFIT_ECN;
 	if (client->mss_cache > b->mss_cache)
 		return UNFIT_SEGMENTS;

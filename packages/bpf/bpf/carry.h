@@ -18,8 +18,23 @@ static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_s
 	tell(index, pair);
 }
 
+/*
+ * Whether the receiver takes what a segment says, of which anybody may be the author: it lies in
+ * the window (tcp_sequence() of net/ipv4/tcp_input.c), and a reset where the next byte is due
+ * (RFC 5961, 3.2). A receiver that misses some says what is due to it, and is reset there.
+ */
+static __always_inline bool is_credible(const struct way *way, const struct segment *segment)
+{
+	__u32 seq = segment->seq + way->delta;
+
+	if (segment->flags & TCP_RST)
+		return seq == way->acked ||
+		       segment->seq == (way->ended ? way->fin : way->first + (__u32)way->carried);
+	return !after(way->acked, segment->end + way->delta) && !after(seq, way->edge);
+}
+
 /* What passed may have been the last. */
-static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
+static __always_inline void note(struct pair *pair, __u32 index, __u32 way, __u32 state,
 				 const struct segment *segment)
 {
 	struct way *this = &pair->ways[way & 1], *back = &pair->ways[!(way & 1)];
@@ -28,6 +43,9 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way,
 	__s32 ahead;
 
 	pair->seen = bpf_ktime_get_coarse_ns();
+	/* Until then our socket may have taken more than the final receiver has room for. */
+	if (state == PAIR_SPLICED && !is_credible(this, segment))
+		return;
 	this->unheard = 0;
 	if (segment->flags & TCP_FIN) {
 		this->ended = 1;
@@ -163,7 +181,7 @@ static __always_inline void hold_back(struct segment *ack, const struct way *way
  * believes possible, who then throws away the segment with its bytes (RFC 5961, 5.2): so we say
  * again what our socket has said. What may be sent ends where it ended.
  */
-static __noinline int keep_up(struct __sk_buff *skb, const struct pair *pair, __u32 way,
+static __noinline int keep_up(struct __sk_buff *skb, struct pair *pair, __u32 way,
 			      struct segment *segment)
 {
 	struct bpf_sock *sk = sender(skb, &pair->to[way & 1], pair->v6);
@@ -174,9 +192,13 @@ static __noinline int keep_up(struct __sk_buff *skb, const struct pair *pair, __
 		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
-		__u32 taken = tcp->rcv_nxt + back->delta, more = taken - segment->ack;
-		__u32 room = (__u32)segment->window << back->grow;
+		__u32 room = (__u32)segment->window << back->grow, taken, more;
 
+		/* What a silent one takes, nobody delivers. */
+		bpf_spin_lock(&pair->lock);
+		taken = pair->state == PAIR_CARRIED ? tcp->rcv_nxt + back->delta : segment->ack;
+		bpf_spin_unlock(&pair->lock);
+		more = taken - segment->ack;
 		if (after(taken, segment->ack)) {
 			segment->ack = taken;
 			segment->window = room > more ? (room - more) >> back->grow : 0;
@@ -251,7 +273,7 @@ static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 w
 		/* An upstream that has not heard the end of the handshake asks again, and says
 		 * nothing until then. Our socket is silent; the program answers (RFC 5961, 4). */
 	} else {
-		note(pair, index, way, segment);
+		note(pair, index, way, state, segment);
 		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
 			state = fall_silent(skb, pair, index);
 		if (state == PAIR_CARRIED && !segment->payload &&

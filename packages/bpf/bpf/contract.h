@@ -347,14 +347,18 @@ enum counter {
 	COUNT_PASSED_NEIGHBOR,	 /* neighbor discovery and multicast listening: IPv6 does not work
 				    without */
 	COUNT_PASSED_RULE,
+	COUNT_PASSED_WRAPPED,	/* a tunnel's around a packet that the rules redirect, maybe into it
+				 */
 	COUNT_PASSED_NOT_TCP,	/* the rules would have it proxied */
-	COUNT_PASSED_NO_SOCKET, /* the kernel's own, which belongs to no intercepted connection */
+	COUNT_PASSED_NO_SOCKET, /* of no program, as far as can be told, and of no intercepted
+				   connection */
 	COUNT_PASSED_UNREADABLE,
 	COUNT_DROPPED_RULE,
 	COUNT_DROPPED_UNREADABLE, /* truncated or malformed, and the rules refuse something */
 	COUNT_DROPPED_FRAGMENT,	  /* its first one was not seen, and the rules refuse something */
 	COUNT_DROPPED_STRAY, /* a packet of an accepted socket on its way out: the program's address
 				is gone */
+	COUNT_DROPPED_UNKEPT,	/* no memory to keep with the socket what was decided */
 	COUNT_DROPPED_DEVICE,	/* the interface is not in slots */
 	COUNT_DROPPED_REWRITE,	/* no memory for a link layer header */
 	COUNT_DROPPED_NO_ROUTE, /* redirect: IPv6, and no route leads by that interface */

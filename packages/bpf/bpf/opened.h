@@ -8,7 +8,7 @@
 /* What is known of a local TCP socket that connects: who opened it, and what was decided about it.
  * It lives and dies with the socket. Written by: connect_owner, wan_egress. Read by: wan_egress,
  * per packet, and remember. Bounded: by the sockets there are. Full (no memory for the socket's
- * options): the owner is unknown and each packet decides anew, alike. */
+ * options): what is not to be left alone does not begin, for its later packets would not follow. */
 enum decided {
 	UNDECIDED = 0,
 	DECIDED_BY_RULE,
@@ -17,9 +17,11 @@ enum decided {
 
 struct opened {
 	struct owner owner;
-	__u32 exempt;
+	__u16 known; /* 0: it began to connect before we looked, and nobody knows who did */
+	__u16 exempt;
 	__u16 decided;
 	__u16 network; /* where the IP header began when it was decided */
+	__u32 ifindex; /* where that was. What arrives elsewhere may be a tunnel's, around it */
 	struct verdict verdict;
 };
 

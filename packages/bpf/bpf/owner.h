@@ -73,6 +73,7 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	opened->owner.gid = ids >> 32;
 	opened->owner.cgroup = bpf_get_current_cgroup_id();
 	BPF_CORE_READ_STR_INTO(&opened->owner.name, task, group_leader, comm);
+	opened->known = 1;
 	opened->exempt = is_exempt(task);
 	/* A socket may connect again after connect(AF_UNSPEC). */
 	opened->decided = UNDECIDED;

@@ -28,12 +28,15 @@ static __always_inline int unfit(struct __sk_buff *skb, enum unfit why)
 
 static __always_inline void report(struct carriage *carriage, const struct pair *pair)
 {
+	/* First: what another processor notes meanwhile would be later than now. */
+	__u64 seen = *(volatile const __u64 *)&pair->seen, now = bpf_ktime_get_coarse_ns();
+
 	carriage->state = pair->state;
 	carriage->by = pair->by;
 	carriage->sent = pair->ways[WAY_UP].carried;
 	carriage->received = pair->ways[WAY_DOWN].carried;
 	carriage->half = pair->ways[WAY_UP].ended || pair->ways[WAY_DOWN].ended;
-	carriage->idle_ns = bpf_ktime_get_coarse_ns() - pair->seen;
+	carriage->idle_ns = now > seen ? now - seen : 0;
 }
 
 /*

@@ -30,6 +30,17 @@ static __always_inline void note_end(struct way *way, const struct tcp_sock *fro
 	way->fin = from->rcv_nxt;
 }
 
+/* What an end has told our socket, and no packet that was carried. */
+static __always_inline void note_heard(struct way *way, const struct tcp_sock *to)
+{
+	__u32 edge = to->snd_una + to->snd_wnd;
+
+	if (after(to->snd_una, way->acked))
+		way->acked = to->snd_una;
+	if (after(edge, way->edge))
+		way->edge = edge;
+}
+
 /* Silences our sockets if they have nothing left to do; whether it did. */
 static __always_inline bool silence(struct pair *pair, const struct tcp_sock *towards_client,
 				    const struct tcp_sock *towards_upstream)
@@ -41,6 +52,8 @@ static __always_inline bool silence(struct pair *pair, const struct tcp_sock *to
 	    delivered(&pair->ways[WAY_UP], towards_client, towards_upstream) &&
 	    delivered(&pair->ways[WAY_DOWN], towards_upstream, towards_client)) {
 		pair->state = PAIR_SPLICED;
+		note_heard(&pair->ways[WAY_UP], towards_upstream);
+		note_heard(&pair->ways[WAY_DOWN], towards_client);
 		note_end(&pair->ways[WAY_UP], towards_client);
 		note_end(&pair->ways[WAY_DOWN], towards_upstream);
 		done = true;

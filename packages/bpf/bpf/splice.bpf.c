@@ -138,7 +138,8 @@ static __always_inline int receive_by(struct __sk_buff *skb, const struct device
 /* Notes where the kernel sends what is for the upstream. */
 static __always_inline void learn_hop(struct __sk_buff *skb, struct pair *pair, __u32 network)
 {
-	if (network && !bpf_skb_load_bytes(skb, 0, pair->hop, ETH_ALEN))
+	if (network && skb->ifindex == pair->upstream_ifindex &&
+	    !bpf_skb_load_bytes(skb, 0, pair->hop, ETH_ALEN))
 		pair->hop_seen = bpf_ktime_get_coarse_ns();
 }
 
@@ -220,8 +221,10 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 			return NEXT;
 		if (member->role == ROLE_STAND_IN)
 			return stand_in(skb, pair, member->way, network);
-		/* What takes its way to another next hop comes by here again. */
-		returns = way == WAY_UP && !pair->plain_path;
+		/* What takes its way to another next hop comes by here again; so does what leaves
+		 * by an interface above this one (macvlan, bond), or by a tunnel: around it. */
+		returns =
+		    way == WAY_UP && (!pair->plain_path || skb->ifindex != pair->client_ifindex);
 		if (!read_segment(skb, network, &segment, returns ? &key : NULL))
 			return because(SPLICE_UNREADABLE, NEXT);
 		if (returns && same_flow(&key, &pair->to[WAY_UP])) {

@@ -32,6 +32,8 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define SOCK_STREAM 1
 
+#define AF_INET 2
+
 /* fe80::/10, ff00::/8, 169.254.0.0/16, 224.0.0.0/4: meant for the link, and ambiguous without its
  * interface. */
 static __always_inline bool is_link_local(const struct packet *packet)
@@ -112,7 +114,7 @@ static __always_inline bool judge(struct __sk_buff *skb, const struct packet *pa
 		question.has_uid = 1;
 		question.uid = bpf_get_socket_uid(skb);
 	}
-	if (opened) {
+	if (opened && opened->known) {
 		question.has_owner = 1;
 		question.uid = opened->owner.uid;
 		question.gid = opened->owner.gid;
@@ -122,13 +124,13 @@ static __always_inline bool judge(struct __sk_buff *skb, const struct packet *pa
 	return ask(skb, &question, verdict);
 }
 
-/* ACKs from TIME_WAIT and resets, which the kernel sends for connections of servers too. They carry
- * nothing. */
-static __always_inline bool is_kernels_own(const struct packet *packet)
+/* ACKs from TIME_WAIT and resets, which the kernel sends for connections of servers too, and SYN
+ * cookies, which belong to no socket. They carry nothing. */
+static __always_inline bool is_kernels_own(const struct packet *packet, const struct bpf_sock *sk)
 {
 	return packet->protocol == IPPROTO_TCP && packet->fragment == FRAGMENT_NONE &&
 	       packet->bare && packet->flags & (TCP_ACK | TCP_RST) &&
-	       !(packet->flags & (TCP_SYN | TCP_FIN));
+	       !(packet->flags & (sk ? TCP_SYN | TCP_FIN : TCP_FIN));
 }
 
 /*
@@ -157,9 +159,13 @@ static __always_inline bool belongs_to_us(struct __sk_buff *skb, const struct pa
 static __always_inline bool follow_fragment(const struct packet *packet, struct verdict *verdict,
 					    bool write)
 {
-	struct fragment_key key = {.id = packet->fragment_id, .protocol = packet->protocol};
+	struct fragment_key key = {.id = packet->fragment_id};
 	struct verdict *known;
 
+	/* With IPv6 options may stand between, and only the first tells what follows them (RFC
+	 * 8200, 4.5). */
+	if (packet->ethertype == ETH_P_IP)
+		key.protocol = packet->protocol;
 	__builtin_memcpy(key.source, packet->key.source, 16);
 	__builtin_memcpy(key.destination, packet->key.destination, 16);
 	if (write)
@@ -189,9 +195,12 @@ static __noinline int apply(struct __sk_buff *skb, const struct verdict *verdict
 }
 
 /* Whether a connection that the rules would have proxied can be; if not, why. */
-static __always_inline enum counter can_proxy(const struct packet *packet,
-					      const struct control *state)
+static __always_inline enum counter
+can_proxy(const struct packet *packet, const struct bpf_sock *sk, const struct control *state)
 {
+	/* An interface above this one took it off: it may be of our own, and nobody could tell. */
+	if (!sk)
+		return COUNT_PASSED_NO_SOCKET;
 	if (packet->protocol != IPPROTO_TCP)
 		return COUNT_PASSED_NOT_TCP;
 	if (packet->tagged)
@@ -205,12 +214,40 @@ static __always_inline enum counter can_proxy(const struct packet *packet,
 	return COUNT_STEERED_SYN;
 }
 
-static __always_inline void note_decision(struct opened *opened, const struct verdict *verdict,
+static __always_inline void note_decision(struct __sk_buff *skb, struct opened *opened,
+					  const struct verdict *verdict,
 					  const struct packet *packet)
 {
 	opened->verdict = *verdict;
 	opened->network = packet->network;
+	opened->ifindex = skb->ifindex;
 	opened->decided = DECIDED_BY_RULE;
+}
+
+/* What the kernel answers to a SYN, for a server. Its later packets pass, too. */
+static __always_inline bool is_servers(const struct bpf_sock *sk)
+{
+	return sk && sk->state == BPF_TCP_NEW_SYN_RECV;
+}
+
+/* Whether a socket is of another network namespace, whose macvlan is above this interface. */
+static __always_inline bool is_elsewhere(struct bpf_sock *sk)
+{
+	struct sock *tcp = (struct sock *)bpf_skc_to_tcp_sock(sk);
+
+	return tcp && tcp->__sk_common.skc_net.net->ns.inum != settings.netns;
+}
+
+/* Whether a tunnel put this packet around one of that socket, which it keeps (WireGuard, VXLAN, and
+ * the like): it is none of the socket's connection. */
+static __always_inline bool is_wrapped(const struct bpf_sock *sk, const struct packet *packet)
+{
+	if (sk->family != AF_INET && sk->family != AF_INET6)
+		return false;
+	if (sk->protocol != packet->protocol)
+		return sk->protocol != IPPROTO_RAW;
+	return sk->protocol == IPPROTO_UDP && packet->fragment != FRAGMENT_LATER &&
+	       bpf_htons(sk->src_port) != packet->key.source_port;
 }
 
 /* Whether the rules are to be asked again about a connection that was decided under older ones. */
@@ -225,6 +262,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	bool tcp = sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
+	bool again = false, decided = false, wrapped;
 	struct opened *opened = NULL;
 	struct packet packet = {};
 	struct verdict verdict = {};
@@ -233,8 +271,9 @@ static __always_inline int decide(struct __sk_buff *skb)
 	enum counter reason;
 	enum reading reading;
 	__u32 *slot, index = skb->ifindex, zero = 0;
-	bool again = false;
 
+	if (is_servers(skb->sk))
+		return because(COUNT_PASSED_OLDER, NEXT);
 	state = bpf_map_lookup_elem(&control, &zero);
 	if (!state)
 		return because(COUNT_PASSED_CLOSING, NEXT);
@@ -245,6 +284,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (tcp) {
 		if (opened && opened->decided) {
 			again = is_outdated(opened, state);
+			decided = !again;
 		} else {
 			/* Accepted sockets never connected; a program that did may carry any mark.
 			 */
@@ -253,6 +293,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 			/* Only a socket in SYN_SENT sends a SYN. */
 			if (sk->state != BPF_TCP_SYN_SENT)
 				return because(COUNT_PASSED_OLDER, NEXT);
+			if (!opened && is_elsewhere(sk))
+				return because(COUNT_PASSED_FORWARDED, NEXT);
 		}
 	}
 
@@ -263,7 +305,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 	device = bpf_map_lookup_elem(&devices, &index);
 	if (!device)
 		return because(COUNT_DROPPED_DEVICE, TC_ACT_SHOT);
-	if (tcp && opened && opened->decided && !again && opened->verdict.action == ACTION_PROXY) {
+	if (decided && opened->verdict.action == ACTION_PROXY && opened->ifindex == skb->ifindex) {
 		decided_by(skb, state, &opened->verdict, device->has_mac ? ETH_HLEN : 0);
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
@@ -275,8 +317,16 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (reading == READ_BROKEN)
 		return state->refuses ? because(COUNT_DROPPED_UNREADABLE, TC_ACT_SHOT)
 				      : because(COUNT_PASSED_UNREADABLE, NEXT);
-	if (tcp && opened && opened->decided && !again) {
+	wrapped = sk && is_wrapped(sk, &packet);
+	if (wrapped)
+		tcp = decided = again = false;
+	if (decided) {
+		if (opened->decided == DECIDED_TO_PASS)
+			return because(COUNT_PASSED_DECIDED, NEXT);
 		verdict = opened->verdict;
+		/* One that was translated at the VLAN's own interface, where it went by no lo. */
+		if (verdict.action == ACTION_PROXY && packet.tagged)
+			return because(COUNT_PASSED_VLAN, NEXT);
 		decided_by(skb, state, &verdict, packet.network);
 		return apply(skb, &verdict, &packet, device, index);
 	}
@@ -284,8 +334,11 @@ static __always_inline int decide(struct __sk_buff *skb)
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
-	if (!tcp && is_kernels_own(&packet))
+	if (!tcp && is_kernels_own(&packet, sk))
 		return because(COUNT_PASSED_NO_SOCKET, NEXT);
+	/* It began to connect before we looked. */
+	if (tcp && !opened)
+		opened = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (packet.fragment == FRAGMENT_LATER) {
 		if (!follow_fragment(&packet, &verdict, false))
@@ -293,15 +346,17 @@ static __always_inline int decide(struct __sk_buff *skb)
 					      : because(COUNT_PASSED_UNREADABLE, NEXT);
 	} else {
 		if (!judge(skb, &packet, opened, &verdict, &reason)) {
-			if (tcp && opened)
+			if (tcp && opened) {
+				note_decision(skb, opened, &verdict, &packet);
 				opened->decided = DECIDED_TO_PASS;
+			}
 			return because(reason, NEXT);
 		}
 		if (packet.fragment == FRAGMENT_FIRST)
 			follow_fragment(&packet, &verdict, true);
 	}
 	if (verdict.action == ACTION_PROXY) {
-		reason = can_proxy(&packet, state);
+		reason = can_proxy(&packet, sk, state);
 		if (reason != COUNT_STEERED_SYN) {
 			/* A connection that was left alone under older rules cannot be moved. */
 			if (again)
@@ -309,17 +364,24 @@ static __always_inline int decide(struct __sk_buff *skb)
 			verdict.action = ACTION_DIRECT;
 			decided_by(skb, state, &verdict, packet.network);
 			if (tcp && opened)
-				note_decision(opened, &verdict, &packet);
+				note_decision(skb, opened, &verdict, &packet);
 			return because(reason, NEXT);
 		}
 		if (opened && recall(&packet.key, opened->owner.uid, state->remembers, &verdict))
 			count(COUNT_REMEMBERED);
 	}
+	if (wrapped && verdict.action == ACTION_REDIRECT) {
+		verdict.action = ACTION_DIRECT;
+		decided_by(skb, state, &verdict, packet.network);
+		return because(COUNT_PASSED_WRAPPED, NEXT);
+	}
+	if (tcp && !opened && verdict.action != ACTION_DIRECT)
+		return because(COUNT_DROPPED_UNKEPT, TC_ACT_SHOT);
 	decided_by(skb, state, &verdict, packet.network);
 	if (verdict.log && packet.fragment != FRAGMENT_LATER)
 		log_verdict(skb, &packet, &verdict, opened);
 	if (tcp && opened)
-		note_decision(opened, &verdict, &packet);
+		note_decision(skb, opened, &verdict, &packet);
 	if (again && verdict.action != ACTION_DIRECT)
 		return reset(skb, &packet, device);
 	if (verdict.action == ACTION_PROXY && opened) {
@@ -347,7 +409,8 @@ static __always_inline bool passes(struct __sk_buff *skb)
 		return false;
 	opened = bpf_sk_storage_get(&sockets, skb->sk, NULL, 0);
 	state = bpf_map_lookup_elem(&control, &zero);
-	if (!opened || !opened->decided || !state || is_outdated(opened, state) ||
+	if (!opened || !opened->decided || opened->ifindex != skb->ifindex || !state ||
+	    is_outdated(opened, state) ||
 	    (opened->decided != DECIDED_TO_PASS && opened->verdict.action != ACTION_DIRECT))
 		return false;
 	decided_by(skb, state, &opened->verdict, opened->network);
