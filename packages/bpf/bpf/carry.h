@@ -236,14 +236,15 @@ static __always_inline void count_sent(struct __sk_buff *skb, __u32 network, __u
 
 enum outcome { LEFT, TRANSLATED, SPOILT };
 
-/* A packet that a program or an upstream sent. */
-static __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
-				     struct segment *segment, __u64 ingress)
+/* A packet that a program or an upstream sent. Global: or the verifier would follow it from every
+ * way that leads here. */
+__noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
+			      struct segment *segment, __u64 ingress)
 {
 	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
 	__u32 state;
 
-	if (!pair)
+	if (!pair || !segment)
 		return LEFT;
 	state = *(volatile __u32 *)&pair->state;
 	if (state == PAIR_ARMED) {

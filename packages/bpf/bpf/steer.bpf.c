@@ -257,6 +257,12 @@ static __always_inline bool is_outdated(const struct opened *opened, const struc
 	       opened->verdict.action != ACTION_PROXY && opened->decided == DECIDED_BY_RULE;
 }
 
+/* Global: or the verifier would follow all that comes behind from each of the ways through it. */
+__noinline enum reading read_sent(struct __sk_buff *skb, __u32 hard_header, struct packet *packet)
+{
+	return packet ? read_packet(skb, hard_header, packet) : READ_BROKEN;
+}
+
 /* What is no connection that was left alone, which most are. */
 static __always_inline int decide(struct __sk_buff *skb)
 {
@@ -311,7 +317,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 		return steer(skb, device, index);
 	}
 
-	reading = read_packet(skb, device->has_mac ? ETH_HLEN : 0, &packet);
+	reading = read_sent(skb, device->has_mac ? ETH_HLEN : 0, &packet);
 	if (reading == READ_NOT_IP)
 		return because(COUNT_PASSED_NOT_IP, NEXT);
 	if (reading == READ_BROKEN)
