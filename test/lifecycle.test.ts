@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { dial } from './rig/client.ts'
+import { dial, holdDial, inCgroup } from './rig/client.ts'
 import { firewall } from './rig/firewall.ts'
-import { kernelFixture } from './rig/fixture.ts'
+import { fixture, kernelFixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
 import { endFrom, sessionFrom } from './rig/sessions.ts'
 import { loadedPrograms, stateOf } from './rig/state.ts'
@@ -34,8 +34,27 @@ function readIfThere(path: string): string {
   }
 }
 
+/** Of what a process has attached: links and their programs, by id. */
+function linksOf({ pid }: Program): { link: string; program: string }[] {
+  return readdirSync(`/proc/${pid}/fdinfo`).flatMap((fd) => {
+    const info = readIfThere(`/proc/${pid}/fdinfo/${fd}`)
+    const [link, program] = [/^link_id:\s+(\d+)/m.exec(info)?.[1], /^prog_id:\s+(\d+)/m.exec(info)?.[1]]
+    return link === undefined || program === undefined ? [] : { link, program }
+  })
+}
+
+/** The id of the link by which a process has attached the program of this name. */
+async function linkOf(name: string, process: Program): Promise<string> {
+  const programs = JSON.parse(await world.client.sh('bpftool -j prog show')) as { id: number; name: string }[]
+  const named = programs.filter((program) => program.name === name).map(({ id }) => String(id))
+  const found = linksOf(process).find(({ program }) => named.includes(program))
+  if (found === undefined) throw new Error(`process ${process.pid} has not attached ${name}`)
+  return found.link
+}
+
 let world: World
 beforeAll(async () => {
+  await fixture('client')
   world = await World.create()
 })
 afterAll(() => world.close())
@@ -214,10 +233,7 @@ test('a mark, table or priority that belongs to somebody else is refused, and no
 test('programs that somebody detaches are attached again within seconds, and it is said', async () => {
   await using proxy = await world.proxy({ interfaces: ['wan0'] })
   const warnings = () => proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => message)
-  const links = () =>
-    readdirSync(`/proc/${proxy.pid}/fdinfo`).flatMap(
-      (fd) => /^link_id:\s+(\d+)/m.exec(readIfThere(`/proc/${proxy.pid}/fdinfo/${fd}`))?.[1] ?? [],
-    )
+  const links = () => linksOf(proxy).map(({ link }) => link)
   const before = links()
   expect(before.length).toBeGreaterThan(5)
   // One that traces cannot be detached.
@@ -243,6 +259,25 @@ test('programs that somebody detaches are attached again within seconds, and it 
     .poll(() => proxy.events.filter(({ event }) => event === 'end'))
     .toMatchObject([{ carried: 'splice', how: 'closed' }])
   expect(world.reached.at(-1)?.fromPort).not.toBe(30011)
+  expect(await proxy.stop()).toMatchObject({ code: 0 })
+})
+
+test('where only the steering of a scope is detached, it comes back behind the splice: connections go on, and new ones are spliced', async () => {
+  const by = inCgroup(world.client, 'scope')
+  await using proxy = await world.proxy({ interfaces: ['wan0'], cgroup: `${world.client.cgroup}/scope` })
+  const warnings = () => proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => message)
+  const before = await holdDial(world.client, [addresses[4].origin, 7], { echo: 1_000_000, by })
+  await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
+  await sleep(200)
+  await world.client.sh(`bpftool link detach id ${await linkOf('wan_egress', proxy)}`)
+  await expect.poll(warnings, { timeout: 5000 }).toHaveLength(1)
+  expect(warnings()[0]).toMatch(/^somebody detached wan_egress \d+, /)
+  expect(await before.release()).toMatchObject({ end: 'closed', received: 1_000_000, equal: true })
+  const after = await dial(world.client, [addresses[4].origin, 7], { echo: 1_000_000, by })
+  expect(after).toMatchObject({ end: 'closed', received: 1_000_000, equal: true })
+  await expect
+    .poll(() => proxy.events.filter(({ event }) => event === 'end'))
+    .toMatchObject(Array(2).fill({ carried: 'splice', how: 'closed' }))
   expect(await proxy.stop()).toMatchObject({ code: 0 })
 })
 

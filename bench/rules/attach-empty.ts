@@ -11,7 +11,7 @@ const object = bpf.open('open', compiled('empty.bpf.c'), null)
 bpf.load('load', object)
 const program = bpf.programFd('find', bpf.findProgram('find', object, 'empty'))
 for (const { ifindex } of selectInterfaces(['wan0']))
-  linkTcx('attach', { program, ifindex, attachType: tcxEgress, first: false })
+  linkTcx('attach', { program, ifindex, attachType: tcxEgress })
 console.log('ready')
 // The link lasts as long as the process.
 process.stdin.resume()

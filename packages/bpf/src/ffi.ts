@@ -296,22 +296,25 @@ const rawSyscall = libcInt<[number: number, command: number, attr: Buffer, size:
 
 const sysBpf = { x64: 321, arm64: 280 }[process.arch as 'x64' | 'arm64']
 
-/**
- * BPF_LINK_CREATE for tcx with a place in the order, which libbpf 1.1 cannot say. `first` puts the program before all
- * others (BPF_F_BEFORE without a relative one); else it goes behind them. Returns the link's fd.
- */
+/** Where a program goes among those of a hook: before all others, or beside one that is there; else behind them. */
+export type TcxPlace = { readonly first: boolean } | { readonly before: number } | { readonly after: number }
+
+/** BPF_LINK_CREATE for tcx with a place in the order, which libbpf 1.1 cannot say. Returns the link's fd. */
 export function linkTcx(
   operation: string,
-  link: { program: number; ifindex: number; attachType: number; first: boolean; before?: number },
+  link: { program: number; ifindex: number; attachType: number },
+  place: TcxPlace = { first: false },
 ): number {
   // struct { prog_fd, target_ifindex, attach_type, flags, { relative_fd, expected_revision } } of union bpf_attr
   const attr = Buffer.alloc(64)
-  const [linkCreate, before] = [28, 8]
+  const [linkCreate, before, after] = [28, 8, 16]
   attr.writeUInt32LE(link.program, 0)
   attr.writeUInt32LE(link.ifindex, 4)
   attr.writeUInt32LE(link.attachType, 8)
-  attr.writeUInt32LE(link.first || link.before !== undefined ? before : 0, 12)
-  attr.writeUInt32LE(link.before ?? 0, 16)
+  // BPF_F_BEFORE without a relative one is before all.
+  if ('before' in place || ('first' in place && place.first)) attr.writeUInt32LE(before, 12)
+  if ('after' in place) attr.writeUInt32LE(after, 12)
+  attr.writeUInt32LE('before' in place ? place.before : 'after' in place ? place.after : 0, 16)
   return rawSyscall(operation, sysBpf, linkCreate, attr, attr.length)
 }
 

@@ -1,6 +1,14 @@
 import { renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { bpf, linkTcx, type PreparedRun, prepareRun, runProgram, watchRingBuffer } from './ffi.ts'
+import {
+  bpf,
+  linkTcx,
+  type PreparedRun,
+  prepareRun,
+  runProgram,
+  type TcxPlace,
+  watchRingBuffer,
+} from './ffi.ts'
 import {
   type Arming,
   armingSize,
@@ -95,28 +103,29 @@ export class Splicing implements Disposable {
 
   /** Looks at an interface from now on; before `steering`, the program that intercepts there. */
   attach(name: string, device: Device, steering: number): void {
-    const { ifindex, hasMac } = device
+    const { ifindex } = device
     this.#object.update('hooked', u32(ifindex), writeDevice(Buffer.alloc(deviceSize), device))
-    const suffix = hasMac ? '' : '_bare'
-    const add = (direction: 'ingress' | 'egress', before?: number) =>
+    const link = (direction: 'ingress' | 'egress', place?: TcxPlace) =>
       this.#add(`${direction}-${ifindex}`, () =>
-        linkTcx(`attach splice_${direction} to ${name}`, {
-          program: this.#object.program(`splice_${direction}${suffix}`),
-          ifindex,
-          attachType: Tcx[direction],
-          first: false,
-          ...(before !== undefined && { before }),
-        }),
+        linkTcx(
+          `attach splice_${direction} to ${name}`,
+          { program: this.#program(direction, device), ifindex, attachType: Tcx[direction] },
+          place,
+        ),
       )
-    add('ingress')
-    add('egress', steering)
+    link('ingress')
+    link('egress', { before: steering })
+  }
+
+  /** What {@link attach} attaches to the egress of an interface, for `Steering.attachDevice`, which goes behind it. */
+  egress(device: Pick<Device, 'hasMac'>): number {
+    return this.#program('egress', device)
   }
 
   /** Looks at lo from now on; before `steering`. */
   attachLoopback(ifindex: number, steering: number): void {
-    const program = this.#object.program('splice_loopback')
-    const link = { program, ifindex, attachType: Tcx.egress, first: false, before: steering }
-    this.#add('loopback', () => linkTcx('attach splice_loopback to lo', link))
+    const link = { program: this.#object.program('splice_loopback'), ifindex, attachType: Tcx.egress }
+    this.#add('loopback', () => linkTcx('attach splice_loopback to lo', link, { before: steering }))
   }
 
   /** Forgets an interface that is gone. */
@@ -217,6 +226,10 @@ export class Splicing implements Disposable {
     run.packet.writeUInt32LE(pair, frame)
     run.packet.writeUInt32LE(serial, frame + 4)
     return answer(run)
+  }
+
+  #program(direction: 'ingress' | 'egress', { hasMac }: Pick<Device, 'hasMac'>): number {
+    return this.#object.program(`splice_${direction}${hasMac ? '' : '_bare'}`)
   }
 
   /** Attaches, and pins where there is a directory. */

@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { bpf, linkTcx, runProgram, watchRingBuffer } from './ffi.ts'
+import { bpf, linkTcx, runProgram, type TcxPlace, watchRingBuffer } from './ffi.ts'
 import {
   Capacity,
   type Control,
@@ -272,14 +272,18 @@ export class Steering {
       }
     })
     for (const direction of ['ingress', 'egress'] as const)
-      this.#links.add(`lo_${direction}`, () =>
-        this.#tcx(`lo_${direction}`, 'lo', loIfindex, Tcx[direction], false),
-      )
+      this.#links.add(`lo_${direction}`, () => this.#tcx(`lo_${direction}`, 'lo', loIfindex, Tcx[direction]))
   }
 
-  /** Starts intercepting on an interface. `first`: before other programs on that hook, not behind them. */
-  attachDevice(name: string, ifindex: number, first: boolean): void {
-    this.#links.add(`wan_egress ${ifindex}`, () => this.#tcx('wan_egress', name, ifindex, Tcx.egress, first))
+  /**
+   * Starts intercepting on an interface. `first`: before other programs on that hook, not behind them; but right behind
+   * `splice` if that is there already, for it would not see what is redirected before it.
+   */
+  attachDevice(name: string, ifindex: number, first: boolean, splice: number | undefined): void {
+    this.#links.add(`wan_egress ${ifindex}`, () => {
+      const isThere = splice !== undefined && programsAt(ifindex, Tcx.egress).includes(programId(splice))
+      return this.#tcx('wan_egress', name, ifindex, Tcx.egress, isThere ? { after: splice } : { first })
+    })
   }
 
   /** Stops intercepting on an interface, and forgets it. */
@@ -343,7 +347,7 @@ export class Steering {
     return this.#object.map('sockets')
   }
 
-  /** For {@link Splicing.attach}, which goes before it. */
+  /** For {@link Splicing.attach}, whose program goes before it. */
   get egress(): number {
     return this.#object.program('wan_egress')
   }
@@ -384,9 +388,9 @@ export class Steering {
     return bpf.createLink(operation, this.#object.program(program), target, type, null)
   }
 
-  #tcx(program: string, device: string, ifindex: number, attachType: number, first: boolean): number {
-    const link = { program: this.#object.program(program), ifindex, attachType, first }
-    return linkTcx(`attach ${program} to ${device}`, link)
+  #tcx(program: string, device: string, ifindex: number, attachType: number, place?: TcxPlace): number {
+    const link = { program: this.#object.program(program), ifindex, attachType }
+    return linkTcx(`attach ${program} to ${device}`, link, place)
   }
 }
 

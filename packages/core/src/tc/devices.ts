@@ -100,7 +100,7 @@ export class Devices {
       this.#openListeners(device)
       this.#devices.push(device)
     }
-    this.#steering.attachDevice(found.name, ifindex, this.#first)
+    this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicing?.egress(described))
     this.#splicing?.attach(found.name, described, this.#steering.egress)
   }
 }
