@@ -34,10 +34,12 @@ export class Carrier implements SpliceListener {
         : transport.splice?.(connection.accepted, this.#upstream as LazyStream, this)
     if (typeof carried === 'object') this.#splice = carried
     if (carried !== undefined) this.#session.joined(carried)
+    if (this.#splice === undefined) {
+      connection.accepted.accelerate?.()
+      this.#begin((this.#upstream as LazyStream).stream, transforms)
+    }
+    // It may call back at once, and there is something to close by now.
     this.#session.onClose(() => this.#abort())
-    if (this.#splice !== undefined) return
-    connection.accepted.accelerate?.()
-    this.#begin((this.#upstream as LazyStream).stream, transforms)
   }
 
   relay(upstream: Duplex): void {

@@ -236,6 +236,8 @@ export class Interception implements AsyncDisposable {
     try {
       upstream = await reach(session, verdict, this.#reach)
       transforms = verdict.transform?.(session.connection)
+      // What is reached at once leaves nobody to call back.
+      if (session.isClosing) throw new TproxyError('E_STATE', 'closing')
     } catch (cause) {
       session.connection.end()
       upstream?.reset()

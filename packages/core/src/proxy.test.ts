@@ -348,6 +348,26 @@ test('closing lets sessions finish until the deadline, resets the rest, and comp
   expect(await all).toHaveLength(1)
 })
 
+test.each<[string, Plugin | undefined]>([
+  ['as soon as it is told', undefined],
+  [
+    'by the plugin that decided',
+    function closing({ session }) {
+      void session.then((it) => it.close())
+      return direct()
+    },
+  ],
+])('a session that is closed %s ends, also where its destination is reached at once', async (_, plugin) => {
+  const { proxy, transport, nextSession } = await start(plugin === undefined ? {} : { plugins: [plugin] })
+  if (plugin === undefined) proxy.sessions.subscribe((session) => void session.close())
+  const pending = nextSession()
+  const [[program, socket], [near, far]] = await Promise.all([socketPair(), socketPair()])
+  const source = endpoint('192.0.2.1', 1)
+  transport.accepted.next({ ...claimed({ destination }), socket, source, direct: () => near })
+  expect(await Promise.all([ending(program), ending(far)])).toEqual(['ECONNRESET', 'ECONNRESET'])
+  expect((await (await pending).ended).end).toEqual({ how: 'aborted' })
+})
+
 test('closing waits for what is not decided yet, and takes nothing once that is over', async () => {
   const { dial } = await origin(echo)
   const { promise: asked, resolve: ask } = Promise.withResolvers<void>()
