@@ -289,6 +289,22 @@ test('an upstream may be any stream, not only a socket', async () => {
   expect(await text(client)).toBe('looped')
 })
 
+test('an upstream that breaks off before it is known to be exempt costs its own connection', async () => {
+  const [near, far] = await socketPair()
+  const { transport, nextSession } = await start({
+    plugins: [() => via({ name: 'broken', connect: async () => near })],
+  })
+  const exempt = () => {
+    far.resetAndDestroy()
+    return new Promise((resolve) => near.once('close', resolve))
+  }
+  Object.assign(transport, { exempt })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  expect((await (await pending).ended).end).toMatchObject({ how: 'reset', by: 'upstream' })
+})
+
 test('an upstream that ends and breaks off in one breath leaves nothing open', async () => {
   const upstream: Upstream = {
     name: 'memory',

@@ -70,13 +70,14 @@ async function reachVia(
 ): Promise<Duplex> {
   if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
   const stream = await upstream.connect(await destinationOf(connection, upstream, names), signal)
+  // It may break off before anybody carries it, who then finds it closed.
+  stream.on('error', () => {})
   // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and
   // ends with this; the next ones do not come.
   if (upstream.address === undefined && stream instanceof Socket && stream.remoteAddress !== undefined)
     await transport
       .exempt?.({ host: stream.remoteAddress, port: stream.remotePort ?? 0 })
       .catch((error) => warn(reason(error)))
-  stream.on('error', () => {})
   return stream
 }
 
