@@ -11,7 +11,7 @@ import type { Rules } from './rules/control.ts'
 import { Session } from './session.ts'
 import type { TraceStep, TraceTarget } from './trace.ts'
 import type { Accepted, Adopted, LazyStream, Memories, Transport } from './transport.ts'
-import type { Transforms, Verdict } from './verdict.ts'
+import { transformsOf, type Verdict } from './verdict.ts'
 
 /**
  * Connections taken from a {@link Transport}, held until somebody decides, and carried as decided. Close it to undo
@@ -232,20 +232,18 @@ export class Interception implements AsyncDisposable {
 
   async #carry(session: Session, verdict: Exclude<Verdict, { kind: 'drop' }>): Promise<void> {
     let upstream: LazyStream | undefined
-    let transforms: Transforms | undefined
     try {
       upstream = await reach(session, verdict, this.#reach)
-      transforms = verdict.transform?.(session.connection)
+      const transforms = transformsOf(session.connection, verdict)
       // What is reached at once leaves nobody to call back.
       if (session.isClosing) throw new TproxyError('E_STATE', 'closing')
+      new Carrier(session, upstream, this.limits).carry(this.#transport, transforms)
     } catch (cause) {
       session.connection.end()
       upstream?.reset()
       const error = cause instanceof Error ? cause : new Error(String(cause))
       session.finish(session.isClosing ? { how: 'aborted' } : { how: 'failed', error })
-      return
     }
-    new Carrier(session, upstream, this.limits).carry(this.#transport, transforms)
   }
 }
 

@@ -1,5 +1,6 @@
-import type { Duplex } from 'node:stream'
+import { type Duplex, isReadable, isWritable } from 'node:stream'
 import type { Connection } from './connection.ts'
+import { TproxyError } from './errors.ts'
 import { checkRemember, type Remember } from './remember.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -66,3 +67,23 @@ export function isVerdict(value: unknown): value is Verdict {
     return 'upstream' in value && typeof (value.upstream as Partial<Upstream>)?.connect === 'function'
   return value.kind === 'direct'
 }
+
+/** The streams for a connection; undefined when nobody reads its bytes. Throws `E_PLUGIN` for what are none. */
+export function transformsOf(connection: Connection, { transform }: CarryOptions): Transforms | undefined {
+  if (transform === undefined) return undefined
+  const transforms: unknown = transform(connection)
+  if (isTransforms(transforms)) return transforms
+  throw new TproxyError('E_PLUGIN', 'transform: it returned something that is no pair of streams', {
+    hint: 'return { sent, received }, both optional, and no promise',
+  })
+}
+
+function isTransforms(value: unknown): value is Transforms {
+  if (typeof value !== 'object' || value === null || value instanceof Promise) return false
+  const { sent, received } = value as Record<keyof Transforms, unknown>
+  return [sent, received].every((stream) => stream === undefined || isDuplex(stream))
+}
+
+/** Also one of another library. */
+const isDuplex = (value: unknown): value is Duplex =>
+  isReadable(value as Duplex) !== null && isWritable(value as Duplex) !== null
