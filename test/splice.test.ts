@@ -113,6 +113,40 @@ print('heard', flush=True)
 time.sleep(60)
 `
 
+/** Takes next to nothing, and says something all the time. */
+const stuffed = `
+import socket, time
+listener = socket.socket(socket.AF_INET6)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+listener.bind(('::', 2011))
+listener.listen()
+print('ready', flush=True)
+while True:
+  s = listener.accept()[0]
+  try:
+    while True:
+      s.send(b'tick')
+      time.sleep(0.05)
+  except OSError as error: print(type(error).__name__, flush=True)
+`
+
+/** Says more at once than the server takes, then only listens, and prints what ends that. */
+const insistent = `
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+s.connect((sys.argv[1], 2011))
+s.setblocking(False)
+s.send(bytes(50_000))
+s.settimeout(5)
+heard = 0
+try:
+  while data := s.recv(100):
+    heard += len(data)
+    if heard > 40: print('heard', flush=True)
+except OSError as error: print(type(error).__name__)
+`
+
 const ends = (program: Program) => program.events.filter(({ event }) => event === 'end')
 
 describe.each([4, 6] as const)('over IPv%i', (family) => {
@@ -220,6 +254,27 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await proxy.until((program) => ends(program).length > 0, 'the end')
     expect(ends(proxy)).toMatchObject([{ carried: 'splice' }])
     await expectEnd(proxy)
+  })
+
+  test('one that is closed while the process still relays what the upstream does not take is reset on both sides', async () => {
+    await using server = world.internet.spawn('python3', ['-c', stuffed])
+    await server.until(({ stdout }) => stdout.includes('ready'), 'a server')
+    const buffers = (await world.client.sh('sysctl -n net.ipv4.tcp_wmem')).trim()
+    // Small windows are spliced when they are not scaled.
+    await world.client.sh(`sysctl -qw net.ipv4.tcp_window_scaling=0 net.ipv4.tcp_wmem='4096 4096 4096'`)
+    try {
+      // While it hesitates, more comes than fits into its socket to the upstream.
+      await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'hesitating' })
+      await using client = world.client.spawn('python3', ['-c', insistent, origin])
+      await client.until(({ stdout }) => stdout.includes('heard'), 'what the server says')
+      await tellRules(proxy, { rules: ['direct tcp'], reset: true })
+      expect((await client.exited).stdout.trim().split('\n').at(-1)).toBe('ConnectionResetError')
+      await server.until(({ stdout }) => stdout.includes('ConnectionResetError'), 'a reset')
+      expect(ends(proxy)).toMatchObject([{ how: 'aborted' }])
+      await expectEnd(proxy)
+    } finally {
+      await world.client.sh(`sysctl -qw net.ipv4.tcp_window_scaling=1 net.ipv4.tcp_wmem='${buffers}'`)
+    }
   })
 
   test('relay carries it in the process instead', async () => {

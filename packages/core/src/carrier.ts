@@ -69,13 +69,15 @@ export class Carrier implements SpliceListener {
       clientEnded: () => connection.accepted.closeInOrder?.(),
     })
     void this.#relay.ended.then((end) => {
+      if (end.how !== 'closed') this.#splice?.abort(end)
       this.#splice?.release()
       this.#session.finish(end)
     })
   }
 
   #abort(): void {
-    if (this.#relay === undefined) this.#splice?.abort({ how: 'aborted' })
-    else this.#relay.abort({ how: 'aborted' })
+    this.#splice?.abort({ how: 'aborted' })
+    // Handed over, if that was all.
+    this.#relay?.abort({ how: 'aborted' })
   }
 }

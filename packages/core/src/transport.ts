@@ -64,7 +64,10 @@ export interface SpliceListener {
 export interface Splice {
   /** Payload so far, in both directions, by the kernel and by the relay. */
   readonly bytes: { readonly sent: number; readonly received: number }
-  /** Resets both ends. */
+  /**
+   * Resets both ends, by the numbers that they go by. Does nothing where those are still our sockets': a relay, if there is one,
+   * then resets these.
+   */
   abort(end: SessionEnd): void
   /** The relay has ended by itself: there is nothing left to carry. */
   release(): void

@@ -114,7 +114,7 @@ export class Pair implements Splice {
     } catch (error) {
       if (!(error instanceof BrokenSocket)) throw error
       const by = error.socket === towardsClient ? 'client' : 'upstream'
-      queueMicrotask(() => this.#break({ how: 'reset', by, error }))
+      queueMicrotask(() => this.abort({ how: 'reset', by, error }))
     }
   }
 
@@ -173,7 +173,12 @@ export class Pair implements Splice {
 
   abort(end: SessionEnd): void {
     if (this.#isOver) return
-    this.#carriage = this.settle()
+    const carriage = this.settle()
+    this.#carriage = carriage
+    // The ends still go by the numbers of our sockets.
+    if (this.#isRelayed && !isTranslated(carriage.state)) return
+    // An upstream that lacks what the process had to deliver goes by these, and would not believe a reset by the program's.
+    this.#sockets?.[1].reset()
     this.#owner.splicing.sever(this.index, this.serial, this.family)
     this.#end(end)
   }
@@ -224,15 +229,6 @@ export class Pair implements Splice {
     this.#isCounted = true
   }
 
-  /** One of our sockets was reset while it still had something to deliver. */
-  #break(end: SessionEnd): void {
-    if (this.#sockets === undefined || this.#isOver) return
-    this.#carriage = this.settle()
-    for (const socket of this.#sockets) socket.reset()
-    this.#listener?.ended(end)
-    this.release()
-  }
-
   #end(end: SessionEnd): void {
     this.silence()
     this.release()
@@ -243,6 +239,9 @@ export class Pair implements Splice {
     this.#listener = undefined
   }
 }
+
+/** Whether what the ends have had by now is known to them only. */
+const isTranslated = (state: number) => state === PairState.carried || state === PairState.spliced
 
 /** Of a connection's two descriptors, a spliced one keeps one. */
 const half = 0.5
