@@ -7,10 +7,15 @@ const link = { size: 128, type: 0, target: 16 } as const
 /** `enum bpf_link_type`, of those that can be detached: BPF_LINK_TYPE_NETNS and BPF_LINK_TYPE_TCX. */
 const detachable: readonly number[] = [5, 11]
 
-/** Of errno.h: the interface is gone. */
-const ENODEV = 19
+/** The interface is. */
+const isGone = (error: unknown): boolean => error instanceof NativeError && error.errnoName === 'ENODEV'
 
-const isGone = (error: unknown): boolean => error instanceof NativeError && error.errno === ENODEV
+/** What somebody had detached. */
+export interface Restored {
+  readonly name: string
+  /** Why it is not attached again. */
+  readonly error?: Error
+}
 
 /** What is attached, by name, each held by a file descriptor: what is closed, or ends with this process, is detached. */
 export class Links {
@@ -33,22 +38,20 @@ export class Links {
   }
 
   /**
-   * Attaches again what somebody has detached (BPF_LINK_DETACH), and returns its names. What went with its interface is left
-   * alone. Throws a `NativeError` when that is refused.
+   * Attaches again what somebody has detached (BPF_LINK_DETACH), and tells what that was. What went with its interface is left
+   * alone, and what is refused is tried again the next time.
    */
-  restore(): string[] {
-    const restored: string[] = []
-    for (const [name, { fd, attach }] of this.#links) {
-      if (isAttached(fd)) continue
+  restore(): Restored[] {
+    const restored: Restored[] = []
+    for (const [name, { fd, attach }] of this.#links)
       try {
+        if (isAttached(fd)) continue
         this.#links.set(name, { fd: attach(), attach })
+        closeSync(fd)
+        restored.push({ name })
       } catch (error) {
-        if (isGone(error)) continue
-        throw error
+        if (!isGone(error)) restored.push({ name, error: error as Error })
       }
-      closeSync(fd)
-      restored.push(name)
-    }
     return restored
   }
 

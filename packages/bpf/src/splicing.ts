@@ -1,4 +1,4 @@
-import { renameSync, rmSync } from 'node:fs'
+import { closeSync, renameSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import {
   bpf,
@@ -32,7 +32,7 @@ import {
   writeDevice,
   writeSettings,
 } from './layout.gen.ts'
-import { Links } from './links.ts'
+import { Links, type Restored } from './links.ts'
 import { LoadedObject, Tcx } from './object.ts'
 import { emptyFlow, flowOf } from './tcp.ts'
 
@@ -137,8 +137,8 @@ export class Splicing implements Disposable {
     this.#object.delete('hooked', u32(ifindex))
   }
 
-  /** Attaches again what somebody has detached; returns what that was. */
-  restore(): string[] {
+  /** Attaches again what somebody has detached. */
+  restore(): Restored[] {
     return this.#links.restore()
   }
 
@@ -236,17 +236,25 @@ export class Splicing implements Disposable {
   #add(name: string, attach: () => number): void {
     this.#links.add(name, () => {
       const link = attach()
-      if (this.#directory === undefined) return link
-      const path = `${this.#directory}/${name}`
-      // A process that was killed may have left one; a bpf file system takes no names with dots.
-      const fresh = `${this.#directory}/new-${name}`
-      rmSync(fresh, { force: true })
-      bpf.pin(`pin ${path}`, link, fresh)
-      // In place of an earlier process's, which ends with this: at no time is there neither.
-      renameSync(fresh, path)
-      return link
+      try {
+        if (this.#directory !== undefined) pin(link, this.#directory, name)
+        return link
+      } catch (error) {
+        closeSync(link)
+        throw error
+      }
     })
   }
+}
+
+function pin(link: number, directory: string, name: string): void {
+  const path = `${directory}/${name}`
+  // A process that was killed may have left one; a bpf file system takes no names with dots.
+  const fresh = `${directory}/new-${name}`
+  rmSync(fresh, { force: true })
+  bpf.pin(`pin ${path}`, link, fresh)
+  // In place of an earlier process's, which ends with this: at no time is there neither.
+  renameSync(fresh, path)
 }
 
 const unfit: Carriage = {

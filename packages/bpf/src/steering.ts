@@ -38,7 +38,7 @@ import {
   writeSettings,
   writeTraceTarget,
 } from './layout.gen.ts'
-import { Links, programId, programName, programsAt } from './links.ts'
+import { Links, programId, programName, programsAt, type Restored } from './links.ts'
 import { LoadedObject, Tcx } from './object.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
@@ -292,8 +292,8 @@ export class Steering {
     this.#object.delete('slots', u32(ifindex))
   }
 
-  /** Attaches again what somebody has detached; returns what that was. */
-  restore(): string[] {
+  /** Attaches again what somebody has detached. */
+  restore(): Restored[] {
     return this.#links.restore()
   }
 

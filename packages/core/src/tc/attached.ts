@@ -24,11 +24,14 @@ export function watchAttached(options: {
     told.set(about, message)
   }
   const look = () => {
+    const detached = [...steering.restore(), ...(splicing?.restore() ?? [])]
+    const problems = detached.flatMap(({ error }) => (error === undefined ? [] : reason(error)))
+    const back = detached.filter(({ error }) => error === undefined).map(({ name }) => name)
     try {
-      const restored = [...steering.restore(), ...(splicing?.restore() ?? [])]
-      if (restored.length > 0) {
+      if (back.length > 0) {
+        const are = back.length === 1 ? 'is' : 'are'
+        warn(`somebody detached ${back.join(', ')}, which ${are} back; ${meanwhile(back)} meanwhile`)
         attached()
-        warn(`somebody detached ${restored.join(', ')}, which is back; connections went direct meanwhile`)
       }
       for (const { name, ifindex } of interfaces()) {
         const others = steering.before(ifindex)
@@ -41,9 +44,18 @@ export function watchAttached(options: {
         )
       }
     } catch (error) {
-      tell('', `look whether all is attached: ${reason(error)}`)
+      problems.push(reason(error))
     }
+    tell('', problems.length === 0 ? '' : `look whether all is attached: ${problems.join('; ')}`)
   }
   const timer = setInterval(look, everyMs).unref()
   return { [Symbol.dispose]: () => clearInterval(timer) }
+}
+
+/** What became of connections without these programs: one takes them off their way, the others carry what was taken. */
+function meanwhile(names: readonly string[]): string {
+  const taking = names.filter((name) => name.startsWith('wan_egress')).length
+  const went = taking > 0 ? ['connections went direct'] : []
+  const broke = taking < names.length ? ['those that we carry stood still, or broke off,'] : []
+  return [...went, ...broke].join(', and ')
 }
