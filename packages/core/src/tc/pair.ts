@@ -88,7 +88,12 @@ export class Pair implements Splice {
     return this.#sockets === undefined
   }
 
-  /** Whether it is time to look whether our sockets have done their work. */
+  /** When it is time to look whether our sockets have done their work, by `performance.now()`. */
+  get nextLook(): number {
+    return this.#nextLook
+  }
+
+  /** Whether it is. */
   due(now: number): boolean {
     if (now < this.#nextLook) return false
     this.#nextLook = now + this.#interval
@@ -131,13 +136,20 @@ export class Pair implements Splice {
     const { idleMs = 0, halfClosedMs = 0 } = this.#listener ?? {}
     const idle = Number(carriage.idleNs) / 1e6
     const limit = carriage.half ? halfClosedMs : idleMs
+    const expire = () => {
+      if (limit > 0 && idle > limit)
+        this.abort({ how: 'timeout', error: new TproxyError('E_TIMEOUT', `idle for ${limit} ms`) })
+    }
     switch (carriage.state) {
+      case PairState.carried:
+        // A relay has limits of its own.
+        if (!this.#isRelayed) expire()
+        break
       case PairState.spliced:
         this.silence()
         // It gave up without a word, as after its last retransmission.
         if (carriage.alone && idle > lingerMs) this.#end({ how: 'reset', by: 'client' })
-        else if (limit > 0 && idle > limit)
-          this.abort({ how: 'timeout', error: new TproxyError('E_TIMEOUT', `idle for ${limit} ms`) })
+        else expire()
         break
       case PairState.closed:
         this.#end({ how: 'closed' })
@@ -147,7 +159,7 @@ export class Pair implements Splice {
         break
       case PairState.unfit:
         this.relay()
-        this.release()
+        this.#leaveAlone()
     }
   }
 
@@ -185,9 +197,7 @@ export class Pair implements Splice {
 
   release(): void {
     if (this.#isOver) return
-    this.#isOver = true
-    this.#sockets = undefined
-    this.#owner.over(this)
+    this.#leaveAlone()
   }
 
   leave(): void {
@@ -229,9 +239,16 @@ export class Pair implements Splice {
     this.#isCounted = true
   }
 
+  #leaveAlone(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#sockets = undefined
+    this.#owner.over(this)
+  }
+
   #end(end: SessionEnd): void {
     this.silence()
-    this.release()
+    this.#leaveAlone()
     this.close()
     // The program may come back by the same port at once, and would find it there.
     this.retire()

@@ -28,6 +28,8 @@ const retireMs = 50
 /** A round is made in steps, so that thousands of pairs do not hold up new connections. */
 const stepMs = 250
 
+const never = Number.POSITIVE_INFINITY
+
 const reasons: Readonly<Record<number, string>> = {
   [Unfit.gone]: 'a socket is gone',
   [Unfit.ending]: 'one direction has ended',
@@ -74,6 +76,7 @@ export class Splicer implements Disposable {
   readonly #round: NodeJS.Timeout
   #unseen: Iterator<Pair, undefined> | undefined
   #settleTimer: NodeJS.Timeout | undefined
+  #settleTime = never
   #used = 0
   #serial = 0
 
@@ -244,11 +247,19 @@ export class Splicer implements Disposable {
 
   #settle(pair: Pair): void {
     this.#settling.add(pair)
-    this.#settleTimer ??= setTimeout(() => this.#settleAll(), settleMs)
+    this.#settleAt(performance.now() + settleMs)
+  }
+
+  /** Looks at them then, if not before. */
+  #settleAt(time: number): void {
+    if (time >= this.#settleTime) return
+    clearTimeout(this.#settleTimer)
+    this.#settleTime = time
+    this.#settleTimer = setTimeout(() => this.#settleAll(), Math.ceil(time - performance.now()))
   }
 
   #settleAll(): void {
-    this.#settleTimer = undefined
+    this.#settleTime = never
     const now = performance.now()
     for (const pair of this.#settling)
       if (pair.due(now)) {
@@ -256,7 +267,10 @@ export class Splicer implements Disposable {
         pair.update(pair.settle())
         if (pair.isSilent) this.#settling.delete(pair)
       }
-    if (this.#settling.size > 0) this.#settleTimer = setTimeout(() => this.#settleAll(), settleMs)
+    let next = never
+    for (const { nextLook } of this.#settling) next = Math.min(next, nextLook)
+    // Those of many are seen to together.
+    if (next < never) this.#settleAt(Math.max(next, now + settleMs))
   }
 
   #look(): void {

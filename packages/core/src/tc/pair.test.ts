@@ -1,0 +1,64 @@
+import { Socket } from 'node:net'
+import { type Carriage, PairState, type Splicing } from '@tproxy/bpf'
+import { expect, test } from 'vitest'
+import type { SessionEnd } from '../session.ts'
+import { Pair } from './pair.ts'
+import { TcpSocket } from './tcp-socket.ts'
+
+const carried: Carriage = {
+  state: PairState.carried,
+  unfit: 0,
+  sent: 0n,
+  received: 0n,
+  idleNs: 0n,
+  alone: 0,
+  by: 0,
+  half: 0,
+}
+
+/** A pair of which the kernel says what is in `carriage`, and all that became of it. */
+function onePair(limits: { idleMs: number; halfClosedMs: number } = { idleMs: 1000, halfClosedMs: 100 }) {
+  const kernel = { carriage: carried, severed: 0 }
+  const ends: SessionEnd[] = []
+  const splicing: Pick<Splicing, 'settle' | 'sever'> = {
+    settle: () => kernel.carriage,
+    sever: () => void kernel.severed++,
+  }
+  const gone = () => new TcpSocket(new Socket().destroy())
+  const pair = new Pair({
+    index: 0,
+    serial: 1,
+    family: 4,
+    listener: { ...limits, relay: () => {}, silent: () => {}, ended: (end) => void ends.push(end) },
+    sockets: [gone(), gone()],
+    owner: {
+      splicing: splicing as Splicing,
+      budget: { limit: 1, open: 0 },
+      keeps: false,
+      silent: () => {},
+      over: () => {},
+    },
+  })
+  return { pair, kernel, ends }
+}
+
+test('what our sockets cannot deliver is ended when nothing moves for too long', () => {
+  const { pair, kernel, ends } = onePair()
+  pair.update({ ...carried, idleNs: 900_000_000n })
+  expect(ends).toEqual([])
+  pair.update({ ...carried, idleNs: 1_100_000_000n })
+  expect(ends).toMatchObject([{ how: 'timeout', error: { message: 'idle for 1000 ms' } }])
+  expect(kernel.severed).toBe(1)
+})
+
+test('the same once one direction has ended, after its own time; never where there is no limit, or a relay has it', () => {
+  const half = onePair()
+  half.pair.update({ ...carried, half: 1, idleNs: 110_000_000n })
+  expect(half.ends).toMatchObject([{ how: 'timeout', error: { message: 'idle for 100 ms' } }])
+  const patient = onePair({ idleMs: 0, halfClosedMs: 0 })
+  patient.pair.update({ ...carried, idleNs: 10n ** 15n })
+  const relayed = onePair()
+  relayed.pair.relay()
+  relayed.pair.update({ ...carried, idleNs: 10n ** 15n })
+  expect([...patient.ends, ...relayed.ends]).toEqual([])
+})
