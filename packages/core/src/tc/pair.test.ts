@@ -62,3 +62,13 @@ test('the same once one direction has ended, after its own time; never where the
   relayed.pair.update({ ...carried, idleNs: 10n ** 15n })
   expect([...patient.ends, ...relayed.ends]).toEqual([])
 })
+
+test('when its relay ends, all bytes are counted that the kernel has carried until then', () => {
+  const { pair, kernel } = onePair()
+  pair.relay()
+  pair.update({ ...carried, sent: 1n })
+  kernel.carriage = { ...carried, sent: 1000n, received: 5n }
+  pair.release()
+  kernel.carriage = { ...carried, sent: 7n }
+  expect(pair.bytes).toEqual({ sent: 1000, received: 5 })
+})

@@ -197,6 +197,8 @@ export class Pair implements Splice {
 
   release(): void {
     if (this.#isOver) return
+    // Some of it the kernel has carried since the last look.
+    this.#carriage = this.settle()
     this.#leaveAlone()
   }
 
