@@ -101,7 +101,12 @@ export class Acceptor implements Disposable {
     const end = new TcpSocket(fd, () => {
       budget.open--
     })
-    accepted(new AcceptedConnection(flow, end, takeFlow(flow), this.#options))
+    try {
+      accepted(new AcceptedConnection(flow, end, takeFlow(flow), this.#options))
+    } catch (error) {
+      end.reset()
+      throw error
+    }
   }
 }
 

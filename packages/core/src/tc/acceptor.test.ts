@@ -1,0 +1,33 @@
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import { duplicate, NativeError } from '@tproxy/bpf'
+import { expect, test, vi } from 'vitest'
+import { Acceptor, type AcceptorOptions } from './acceptor.ts'
+
+/** The descriptor of a socket that listens, and its port. On all addresses: what comes to its own one is refused. */
+async function listening(): Promise<{ fd: number; port: number }> {
+  const server = createServer().listen(0, '0.0.0.0')
+  await once(server, 'listening')
+  const fd = duplicate((server as unknown as { _handle: { fd: number } })._handle.fd)
+  const { port } = server.address() as { port: number }
+  server.close()
+  return { fd, port }
+}
+
+test('a connection that cannot be described is reset, and counts no more', async () => {
+  const { fd, port } = await listening()
+  const budget = { limit: 10, open: 0 }
+  const warn = vi.fn()
+  const takeFlow = () => {
+    expect(budget.open).toBe(1)
+    throw new NativeError('look up a flow', 12)
+  }
+  const device = { interface: { name: 'wan0' } }
+  const options = { fd, budget, takeFlow, warn, device, accepted: () => {} }
+  using _acceptor = new Acceptor(options as unknown as AcceptorOptions)
+  const program = connect(port, '127.0.0.1')
+  const [error] = (await once(program, 'error')) as [NodeJS.ErrnoException]
+  expect(error.code).toBe('ECONNRESET')
+  expect(budget.open).toBe(0)
+  expect(warn).toHaveBeenCalledWith('accept on wan0: look up a flow: ENOMEM')
+})
