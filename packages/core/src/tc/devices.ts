@@ -100,7 +100,15 @@ export class Devices {
       this.#openListeners(device)
       this.#devices.push(device)
     }
-    this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicing?.egress(described))
-    this.#splicing?.attach(found.name, described, this.#steering.egress)
+    try {
+      this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicing?.egress(described))
+      this.#splicing?.attach(found.name, described, this.#steering.egress)
+    } catch (error) {
+      // As if it had gone: the next update tries again.
+      this.#steering.detachDevice(ifindex)
+      this.#splicing?.detach(ifindex)
+      device.interface = { ...found, ifindex: 0 }
+      throw error
+    }
   }
 }
