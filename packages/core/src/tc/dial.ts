@@ -26,8 +26,9 @@ export class Dialler implements Disposable {
     device: string | undefined,
     signal: AbortSignal,
   ): TcpSocket | Promise<TcpSocket> {
-    const fd = outboundSocket(from, device)
+    let fd: number | undefined
     try {
+      fd = outboundSocket(from, device)
       // Asked a second time, what has come meanwhile counts.
       return tryConnect(fd, to) || tryConnect(fd, to) ? new TcpSocket(fd) : this.#wait(fd, to, signal)
     } catch (error) {
@@ -49,6 +50,7 @@ export class Dialler implements Disposable {
     try {
       this.#connecting.wait(fd, resolve)
       await promise
+      // Nobody is woken before it is connected or has failed (tcp_poll() of net/ipv4/tcp.c); then this throws.
       tryConnect(fd, to)
       return new TcpSocket(fd)
     } catch (error) {
@@ -59,15 +61,16 @@ export class Dialler implements Disposable {
   }
 }
 
-function failed(fd: number, to: SocketEnd, error: unknown): unknown {
-  closeDescriptor(fd)
+function failed(fd: number | undefined, to: SocketEnd, error: unknown): unknown {
+  if (fd !== undefined) closeDescriptor(fd)
   return error instanceof NativeError ? connectError(error, to) : error
 }
 
 /** As node words it. */
-function connectError({ errno }: NativeError, { address, port }: SocketEnd): Error {
+function connectError(cause: NativeError, { address, port }: SocketEnd): Error {
+  const { errno } = cause
   const code = getSystemErrorName(-errno)
   const where = endpointOf(address, port)
-  const error = new Error(`connect ${code} ${formatEndpoint(where)}`)
+  const error = new Error(`connect ${code} ${formatEndpoint(where)}`, { cause })
   return Object.assign(error, { code, errno: -errno, syscall: 'connect', address: where.address, port })
 }
