@@ -97,6 +97,27 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   }, 40_000)
 })
 
+test('an interface of the one before, where the next does not look, carries nothing for it', async () => {
+  const first = await keeping({ interfaces: ['wan1'] })
+  first.kill('SIGKILL')
+  await first.exited
+  await using _server = await microsocks(world.internet, '198.51.100.129', 1080)
+  await world.client.sh('ip route add 198.51.100.129 dev wan1 src 198.51.100.130')
+  await using second = world.run(
+    ['--json', '--keep', '-i', 'wan0', '-p', 'socks=socks5://198.51.100.129:1080'],
+    { input: '' },
+  )
+  await second.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
+  const echoed = await dial(world.client, [addresses[4].origin, 7], { echo: 100_000 })
+  expect(echoed).toMatchObject({ end: 'closed', received: 100_000, equal: true })
+  const ends = () => second.events.filter(({ event }) => event === 'session-end')
+  await second.until(() => ends().length === 1, 'the end')
+  expect(ends()).toMatchObject([{ carried: 'relay', notSpliced: expect.stringContaining('interface') }])
+  expect(await second.stop()).toMatchObject({ code: 0 })
+  await world.client.sh('ip route del 198.51.100.129 dev wan1 src 198.51.100.130')
+  expect(await tree()).toBe('')
+})
+
 test('an upstream on this host is reached on as well', async () => {
   await using _server = await microsocks(world.client, '127.0.0.1', 1080)
   const run = () =>

@@ -98,7 +98,10 @@ export class Splicing implements Disposable {
       settings: writeSettings(Buffer.alloc(settingsSize), settings),
       pinned: directory === undefined ? undefined : { directory, maps: pairMaps },
     }
-    return new Splicing(LoadedObject.load('the splice programs', objectPath, options), directory)
+    const splicing = new Splicing(LoadedObject.load('the splice programs', objectPath, options), directory)
+    // Those of an earlier process look nothing up since it had no pair, and would not for one of ours.
+    if (splicing.pairs().next().done === true) splicing.#detachLeft()
+    return splicing
   }
 
   /** Looks at an interface from now on; before `steering`, the program that intercepts there. */
@@ -135,6 +138,12 @@ export class Splicing implements Disposable {
       if (this.#directory !== undefined) rmSync(`${this.#directory}/${name}`, { force: true })
     }
     this.#object.delete('hooked', u32(ifindex))
+  }
+
+  /** Forgets all interfaces of the directory. */
+  #detachLeft(): void {
+    const left = [...this.#object.keys('hooked', 4)].map((key) => Buffer.from(key).readUInt32LE())
+    for (const ifindex of left) this.detach(ifindex)
   }
 
   /** Attaches again what somebody has detached. */
