@@ -255,7 +255,8 @@ export class Splicer implements Disposable {
     if (time >= this.#settleTime) return
     clearTimeout(this.#settleTimer)
     this.#settleTime = time
-    this.#settleTimer = setTimeout(() => this.#settleAll(), Math.ceil(time - performance.now()))
+    const left = Math.max(0, Math.ceil(time - performance.now()))
+    this.#settleTimer = setTimeout(() => this.#settleAll(), left)
   }
 
   #settleAll(): void {
