@@ -11,7 +11,7 @@ import type { TraceStep, TraceTarget } from './trace.ts'
 
 /** A stream that is made when it is asked for: a connection that the kernel carries needs none. */
 export interface LazyStream {
-  /** The same each time. */
+  /** The same each time, until the connection is spliced. */
   readonly stream: Duplex
   /** Ends the connection at once, with a reset where it can be. */
   reset(): void

@@ -41,7 +41,7 @@ export class TcpSocket implements LazyStream {
     if (this.#fd !== undefined) {
       const stream = new Socket({ fd: this.#fd, allowHalfOpen: true })
       this.#fd = undefined
-      // It has begun to read, and stops before it has anything.
+      // It has begun to read, and stops when it holds a chunk.
       this.#own(stream.pause())
     }
     return this.#stream ?? gone
@@ -116,11 +116,12 @@ export class TcpSocket implements LazyStream {
     }
   }
 
-  /** Says nothing any more. */
+  /** Says nothing any more. Its stream, if any, ends: it could not read (EPERM), and would close what is to stay. */
   silence(): void {
     this.#isSilent = true
     const fd = this.descriptor
     if (fd !== undefined) silence(fd)
+    this.detach()
   }
 
   /** Closes it; silent, without a word. */
@@ -134,7 +135,6 @@ export class TcpSocket implements LazyStream {
     this.silence()
     const held = this.descriptor
     if (this.#hadStream && held !== undefined) stopKeepAlive(held)
-    this.detach()
     const fd = this.#fd
     this.#fd = undefined
     // Without a descriptor left, its port may be taken again: better than to lose the connection.
