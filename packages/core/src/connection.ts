@@ -132,7 +132,10 @@ export class Connection {
     return this.#settler(this, verdict, plugin, failure)
   }
 
-  /** Hands the socket over to the caller, who from now on owns it. Throws `E_STATE` when the connection was settled. */
+  /**
+   * Hands the socket over to the caller, who from now on owns it; paused, so that a server which is given it wants `resume()`.
+   * Throws `E_STATE` when the connection was settled.
+   */
   take(): Socket {
     this.#claim('take')
     this.accepted.closeInOrder?.()
