@@ -113,8 +113,6 @@ interface Libbpf {
   lookupElement: (fd: number, key: Buffer, value: Buffer) => number
   /** Looks up and deletes; 0, or -errno. */
   takeElement: (fd: number, key: Buffer, value: Buffer) => number
-  /** 0, or -errno. */
-  findElement: (fd: number, key: Buffer, value: Buffer) => number
   deleteElement: (fd: number, key: Buffer) => number
   /** The key behind one, or the first; 0, or -errno. */
   nextKey: (fd: number, key: Buffer | null, next: Buffer) => number
@@ -164,10 +162,6 @@ export const bpf: Libbpf = {
     libbpf,
     'int bpf_map_lookup_and_delete_elem(int, const void *, _Out_ void *)',
   ) as Libbpf['takeElement'],
-  findElement: bind(
-    libbpf,
-    'int bpf_map_lookup_elem(int, const void *, _Out_ void *)',
-  ) as Libbpf['findElement'],
   deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
   nextKey: bind(libbpf, 'int bpf_map_get_next_key(int, const void *, _Out_ void *)') as Libbpf['nextKey'],
   createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),

@@ -64,7 +64,7 @@ export class LoadedObject {
 
   /** Reads into `value`; false when there is nothing. */
   lookup(map: string, key: Buffer, value: Buffer): boolean {
-    return bpf.findElement(this.map(map), key, value) === 0
+    return bpf.lookupElement(this.map(map), key, value) === 0
   }
 
   delete(map: string, key: Buffer): void {
@@ -98,6 +98,13 @@ export class LoadedObject {
   close(): void {
     bpf.close(this.#object)
   }
+}
+
+/** A key, or a value, that is a number. */
+export function u32(value: number): Buffer {
+  const buffer = Buffer.alloc(4)
+  buffer.writeUInt32LE(value)
+  return buffer
 }
 
 function cached(known: Map<string, number>, name: string, find: () => number): number {

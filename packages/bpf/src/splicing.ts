@@ -33,7 +33,7 @@ import {
   writeSettings,
 } from './layout.gen.ts'
 import { Links, type Restored } from './links.ts'
-import { LoadedObject, Tcx } from './object.ts'
+import { LoadedObject, Tcx, u32 } from './object.ts'
 import { emptyFlow, flowOf } from './tcp.ts'
 
 const objectPath = fileURLToPath(new URL('../dist/splice.bpf.o', import.meta.url))
@@ -302,10 +302,4 @@ export interface PairAddresses {
 /** Ends what outlives its process: programs detach, and packets of the connections that they carried find nobody. */
 export function unpin(directory: string): void {
   rmSync(directory, { recursive: true, force: true })
-}
-
-function u32(value: number): Buffer {
-  const buffer = Buffer.alloc(4)
-  buffer.writeUInt32LE(value)
-  return buffer
 }

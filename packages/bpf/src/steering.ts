@@ -39,7 +39,7 @@ import {
   writeTraceTarget,
 } from './layout.gen.ts'
 import { Links, programId, programName, programsAt, type Restored } from './links.ts'
-import { LoadedObject, Tcx } from './object.ts'
+import { LoadedObject, Tcx, u32 } from './object.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
 const Attach = { traceRawTp: 23, skLookup: 36 } as const
@@ -392,12 +392,6 @@ export class Steering {
     const link = { program: this.#object.program(program), ifindex, attachType }
     return linkTcx(`attach ${program} to ${device}`, link, place)
   }
-}
-
-function u32(value: number): Buffer {
-  const buffer = Buffer.alloc(4)
-  buffer.writeUInt32LE(value)
-  return buffer
 }
 
 /** The mark that listeners carry, so that their packets are known as replies. */
