@@ -83,6 +83,7 @@ test.each([4, 6] as const)(
     expect(echoed).toMatchObject({ end: 'closed', received: 100_000, equal: true })
     expect(await endFrom(proxy, echoed.port)).toMatchObject({ how: 'closed', bytes: { sent: 100_000 } })
     expect(await sessionFrom(proxy, echoed.port)).not.toHaveProperty('process')
+    expect(await proxy.stop()).toMatchObject({ code: 0 })
   },
 )
 
