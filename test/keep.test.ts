@@ -98,7 +98,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
 })
 
 test('an interface of the one before, where the next does not look, carries nothing for it', async () => {
-  const first = await keeping({ interfaces: ['wan1'] })
+  await world.client.sh('ip link add spare0 type veth peer name spare1')
+  const first = await keeping({ interfaces: ['wan1', 'spare0', 'spare1'] })
   first.kill('SIGKILL')
   await first.exited
   await using _server = await microsocks(world.internet, '198.51.100.129', 1080)
@@ -108,13 +109,14 @@ test('an interface of the one before, where the next does not look, carries noth
     { input: '' },
   )
   await second.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
+  expect((await world.client.sh('find /run/bpf -name "ingress-*"')).trim().split('\n')).toHaveLength(1)
   const echoed = await dial(world.client, [addresses[4].origin, 7], { echo: 100_000 })
   expect(echoed).toMatchObject({ end: 'closed', received: 100_000, equal: true })
   const ends = () => second.events.filter(({ event }) => event === 'session-end')
   await second.until(() => ends().length === 1, 'the end')
   expect(ends()).toMatchObject([{ carried: 'relay', notSpliced: expect.stringContaining('interface') }])
   expect(await second.stop()).toMatchObject({ code: 0 })
-  await world.client.sh('ip route del 198.51.100.129 dev wan1 src 198.51.100.130')
+  await world.client.sh('ip route del 198.51.100.129 dev wan1 src 198.51.100.130; ip link del spare0')
   expect(await tree()).toBe('')
 })
 

@@ -21,16 +21,20 @@ static __always_inline void end_pair(struct pair *pair, __u32 index, enum pair_s
 /*
  * Whether the receiver takes what a segment says, of which anybody may be the author: it lies in
  * the window (tcp_sequence() of net/ipv4/tcp_input.c), and a reset where the next byte is due
- * (RFC 5961, 3.2). A receiver that misses some says what is due to it, and is reset there.
+ * (RFC 5961, 3.2), or the FIN was (tcp_reset_check()). A receiver that misses some says what is due
+ * to it, and is reset there.
  */
 static __always_inline bool is_credible(const struct way *way, const struct segment *segment)
 {
 	__u32 seq = segment->seq + way->delta;
 
-	if (segment->flags & TCP_RST)
-		return seq == way->acked ||
-		       segment->seq == (way->ended ? way->fin : way->first + (__u32)way->carried);
-	return !after(way->acked, segment->end + way->delta) && !after(seq, way->edge);
+	if (!(segment->flags & TCP_RST))
+		return !after(way->acked, segment->end + way->delta) && !after(seq, way->edge);
+	if (seq == way->acked)
+		return true;
+	if (way->ended)
+		return segment->seq == way->fin || segment->seq + 1 == way->fin;
+	return segment->seq == way->first + (__u32)way->carried;
 }
 
 /* What passed may have been the last. */

@@ -347,8 +347,6 @@ enum counter {
 	COUNT_PASSED_NEIGHBOR,	 /* neighbor discovery and multicast listening: IPv6 does not work
 				    without */
 	COUNT_PASSED_RULE,
-	COUNT_PASSED_WRAPPED,	/* a tunnel's around a packet that the rules redirect, maybe into it
-				 */
 	COUNT_PASSED_NOT_TCP,	/* the rules would have it proxied */
 	COUNT_PASSED_NO_SOCKET, /* of no program, as far as can be told, and of no intercepted
 				   connection */

@@ -31,6 +31,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define SOCK_STREAM 1
+#define SOCK_DGRAM  2
 
 #define AF_INET 2
 
@@ -246,8 +247,23 @@ static __always_inline bool is_wrapped(const struct bpf_sock *sk, const struct p
 		return false;
 	if (sk->protocol != packet->protocol)
 		return sk->protocol != IPPROTO_RAW;
-	return sk->protocol == IPPROTO_UDP && packet->fragment != FRAGMENT_LATER &&
+	return sk->protocol == IPPROTO_UDP && sk->type == SOCK_DGRAM &&
+	       packet->fragment != FRAGMENT_LATER &&
 	       bpf_htons(sk->src_port) != packet->key.source_port;
+}
+
+/* Whether a packet of a connection is as its socket sent it, and not translated. */
+static __always_inline bool is_as_sent(const struct bpf_sock *sk, const struct packet *packet)
+{
+	__be32 v4 = sk->dst_ip4, v6 = sk->dst_ip6[3], destination;
+
+	/* Or the compiler loads one of them, by a computed address. */
+	barrier_var(v4);
+	barrier_var(v6);
+	__builtin_memcpy(&destination, packet->key.destination + 12, 4);
+	return bpf_htons(sk->src_port) == packet->key.source_port &&
+	       sk->dst_port == packet->key.destination_port &&
+	       (packet->ethertype == ETH_P_IP ? v4 : v6) == destination;
 }
 
 /* Whether the rules are to be asked again about a connection that was decided under older ones. */
@@ -330,9 +346,10 @@ static __always_inline int decide(struct __sk_buff *skb)
 		if (opened->decided == DECIDED_TO_PASS)
 			return because(COUNT_PASSED_DECIDED, NEXT);
 		verdict = opened->verdict;
-		/* One that was translated at the VLAN's own interface, where it went by no lo. */
+		/* It was translated at the VLAN's own interface; or nobody looks there any more. */
 		if (verdict.action == ACTION_PROXY && packet.tagged)
-			return because(COUNT_PASSED_VLAN, NEXT);
+			return is_as_sent(sk, &packet) ? because(COUNT_DROPPED_STRAY, TC_ACT_SHOT)
+						       : because(COUNT_PASSED_VLAN, NEXT);
 		decided_by(skb, state, &verdict, packet.network);
 		return apply(skb, &verdict, &packet, device, index);
 	}
@@ -343,8 +360,11 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (!tcp && is_kernels_own(&packet, sk))
 		return because(COUNT_PASSED_NO_SOCKET, NEXT);
 	/* It began to connect before we looked. */
-	if (tcp && !opened)
+	if (tcp && !opened) {
 		opened = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (opened)
+			opened->owner.uid = bpf_get_socket_uid(skb);
+	}
 
 	if (packet.fragment == FRAGMENT_LATER) {
 		if (!follow_fragment(&packet, &verdict, false))
@@ -358,6 +378,9 @@ static __always_inline int decide(struct __sk_buff *skb)
 			}
 			return because(reason, NEXT);
 		}
+		/* Maybe it is the tunnel that they redirect to. */
+		if (wrapped && verdict.action == ACTION_REDIRECT)
+			verdict.action = ACTION_DIRECT;
 		if (packet.fragment == FRAGMENT_FIRST)
 			follow_fragment(&packet, &verdict, true);
 	}
@@ -375,11 +398,6 @@ static __always_inline int decide(struct __sk_buff *skb)
 		}
 		if (opened && recall(&packet.key, opened->owner.uid, state->remembers, &verdict))
 			count(COUNT_REMEMBERED);
-	}
-	if (wrapped && verdict.action == ACTION_REDIRECT) {
-		verdict.action = ACTION_DIRECT;
-		decided_by(skb, state, &verdict, packet.network);
-		return because(COUNT_PASSED_WRAPPED, NEXT);
 	}
 	if (tcp && !opened && verdict.action != ACTION_DIRECT)
 		return because(COUNT_DROPPED_UNKEPT, TC_ACT_SHOT);

@@ -142,7 +142,7 @@ export class Splicing implements Disposable {
 
   /** Forgets all interfaces of the directory. */
   #detachLeft(): void {
-    const left = [...this.#object.keys('hooked', 4)].map((key) => Buffer.from(key).readUInt32LE())
+    const left = Array.from(this.#object.keys('hooked', 4), (key) => key.readUInt32LE())
     for (const ifindex of left) this.detach(ifindex)
   }
 

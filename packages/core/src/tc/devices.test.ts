@@ -1,4 +1,4 @@
-import type { Steering } from '@tproxy/bpf'
+import type { Splicing, Steering } from '@tproxy/bpf'
 import { expect, test } from 'vitest'
 import { Devices } from './devices.ts'
 
@@ -26,12 +26,47 @@ test('an interface that was refused is attached by the next update, under its sl
     false,
   )
   const wan0 = { name: 'wan0', ifindex: 7, mac: Buffer.alloc(6), hasMac: true }
-  expect(() => devices.update([wan0])).toThrow('ENOMEM')
+  expect(devices.update([wan0])).toMatchObject({
+    attached: false,
+    refused: [{ message: expect.stringContaining('ENOMEM') }],
+  })
   expect(devices.ifindexOf('wan0')).not.toBe(7)
   refused = false
-  expect(devices.update([wan0])).toBe(true)
-  expect(devices.update([wan0])).toBe(false)
+  expect(devices.update([wan0])).toEqual({ attached: true, refused: [] })
+  expect(devices.update([wan0])).toEqual({ attached: false, refused: [] })
   expect(calls).toEqual(['set 0 7', 'detach 7', 'detach 0', 'set 0 7', 'attach 7'])
   expect(devices.ifindexOf('wan0')).toBe(7)
   expect(new Set(listened).size).toBe(listened.length)
+})
+
+test('one that is refused keeps no other from being attached, and where only the splice is, it is intercepted', () => {
+  const attached: string[] = []
+  const steering: Pick<Steering, 'setDevice' | 'attachDevice' | 'detachDevice' | 'egress'> = {
+    egress: 0,
+    setDevice: () => {},
+    attachDevice: (name) => {
+      if (name === 'wan0') throw new Error('no room')
+      attached.push(`steering ${name}`)
+    },
+    detachDevice: (ifindex) => void attached.push(`not steering ${ifindex}`),
+  }
+  const splicing: Pick<Splicing, 'attach' | 'detach' | 'egress'> = {
+    egress: () => 0,
+    attach: (name) => {
+      if (name === 'wan1') throw new Error('no memory')
+      attached.push(`splice ${name}`)
+    },
+    detach: (ifindex) => void attached.push(`no splice ${ifindex}`),
+  }
+  const listen = () => ({ [Symbol.dispose]: () => {} })
+  const devices = new Devices(steering as Steering, splicing as Splicing, listen, false)
+  const present = ['wan0', 'wan1', 'wan2'].map((name, index) => ({
+    name,
+    ifindex: index + 7,
+    mac: Buffer.alloc(6),
+    hasMac: true,
+  }))
+  const { refused } = devices.update(present)
+  expect(refused.map(String)).toEqual(['Error: no room', 'Error: no memory'])
+  expect(attached).toEqual(['not steering 7', 'steering wan1', 'no splice 8', 'steering wan2', 'splice wan2'])
 })

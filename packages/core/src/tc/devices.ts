@@ -34,8 +34,9 @@ export class Devices {
     this.#first = first
   }
 
-  /** Brings what is intercepted up to what there is. Returns whether anything was attached. */
-  update(present: readonly Interface[]): boolean {
+  /** Brings what is intercepted up to what there is. Tells whether anything was attached, and what was refused. */
+  update(present: readonly Interface[]): { attached: boolean; refused: unknown[] } {
+    const refused: unknown[] = []
     let attached = false
     // IPv6 may have been switched on.
     for (const device of this.#devices) this.#openListeners(device)
@@ -43,12 +44,15 @@ export class Devices {
       const same = this.#devices.find((device) => device.interface.ifindex === found.ifindex)
       // Its name may have changed; programs are attached to the index.
       if (same !== undefined) same.interface = found
-      else {
-        this.#attach(found)
-        attached = true
-      }
+      else
+        try {
+          this.#attach(found)
+          attached = true
+        } catch (error) {
+          refused.push(error)
+        }
     }
-    return attached
+    return { attached, refused }
   }
 
   /** Of an interface that is intercepted. */
@@ -102,12 +106,17 @@ export class Devices {
     }
     try {
       this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicing?.egress(described))
-      this.#splicing?.attach(found.name, described, this.#steering.egress)
     } catch (error) {
       // As if it had gone: the next update tries again.
       this.#steering.detachDevice(ifindex)
-      this.#splicing?.detach(ifindex)
       device.interface = { ...found, ifindex: 0 }
+      throw error
+    }
+    try {
+      this.#splicing?.attach(found.name, described, this.#steering.egress)
+    } catch (error) {
+      // What leaves there is relayed.
+      this.#splicing?.detach(ifindex)
       throw error
     }
   }

@@ -19,11 +19,15 @@ export function follow(options: {
   let closed = false
   const update = async () => {
     timer = undefined
+    const warn = (error: unknown) =>
+      options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
     try {
-      if (options.devices.update(presentInterfaces(options.selection))) options.attached()
+      const { attached, refused } = options.devices.update(presentInterfaces(options.selection))
+      refused.forEach(warn)
+      if (attached) options.attached()
       await options.changed()
     } catch (error) {
-      options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
+      warn(error)
     }
   }
   const watch = watchNetwork(() => {

@@ -196,7 +196,8 @@ export async function openTransport(
       it.close(),
     )
     devices = attached
-    attached.update(found)
+    const { refused } = attached.update(found)
+    if (refused.length > 0) throw refused[0]
     const { idleMs, halfClosedMs } = limits(options.timeouts)
     splicer =
       splicing &&
