@@ -127,3 +127,28 @@ describe.each([
     await proxy.stop()
   })
 })
+
+/** Connects and takes it back at once, so many times. */
+const fleeting = `
+import socket, struct, sys
+for _ in range(20):
+  s = socket.create_connection((sys.argv[1], 4100))
+  s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+  s.close()
+`
+
+test.each([
+  ['4', '203.0.113.10'],
+  ['6', '2001:db8:2::10'],
+])('over IPv%s, those that are reset before they are accepted leave nothing', async (_family, address) => {
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  const fds = openFiles(proxy.pid)
+  proxy.kill('SIGSTOP')
+  expect(await world.client.run('python3', ['-c', fleeting, address])).toMatchObject({ code: 0, stderr: '' })
+  proxy.kill('SIGCONT')
+  await expect.poll(() => mapEntries(world.client, proxy, 'flows')).toBe(0)
+  await expect.poll(() => openFiles(proxy.pid)).toBe(fds)
+  const ends = () => proxy.events.filter(({ event }) => event === 'end')
+  await expect.poll(() => ends().length).toBe(sessions(proxy).length)
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+})

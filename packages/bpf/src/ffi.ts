@@ -188,7 +188,7 @@ interface Libc {
   socket: Call<[domain: number, type: number, protocol: number]>
   bind: Call<[fd: number, address: Buffer, length: number]>
   listen: Call<[fd: number, backlog: number]>
-  accept: (fd: number, address: null, length: null, flags: number) => number
+  accept: (fd: number, address: Buffer, length: Buffer, flags: number) => number
   connect: (fd: number, address: Buffer, length: number) => number
   close: (fd: number) => number
   localAddress: Call<[fd: number, address: Buffer, length: Buffer]>

@@ -27,7 +27,6 @@ export {
   Connecting,
   closeDescriptor,
   emptyFlow,
-  flowOf,
   localEnd,
   receive,
   transmit,

@@ -17,11 +17,21 @@ const MSG_NOSIGNAL = 0x4000
 const address = Buffer.alloc(socketAddressSize)
 const length = Buffer.alloc(4)
 
-/** Takes a connection from a listening socket that does not block; undefined when none waits. Returns the descriptor. */
-export function accept(listener: number): number | undefined {
+/**
+ * Takes a connection from a listening socket that does not block, and fills in the addresses of what it receives, also where it
+ * is gone by now; undefined when none waits. Returns the descriptor.
+ */
+export function accept(listener: number, flow: FlowKey): number | undefined {
   for (;;) {
-    const fd = c.accept(listener, null, null, nonblock | cloexec)
-    if (fd >= 0) return fd
+    length.writeUInt32LE(address.length)
+    const fd = c.accept(listener, address, length, nonblock | cloexec)
+    if (fd >= 0) {
+      flow.sourcePort = readSocketAddress(address, flow.source)
+      length.writeUInt32LE(address.length)
+      c.localAddress('getsockname', fd, address, length)
+      flow.destinationPort = readSocketAddress(address, flow.destination)
+      return fd
+    }
     if (fd === -errno.again) return undefined
     // Gone before we came.
     if (fd !== -errno.connaborted && fd !== -errno.intr) throw new NativeError('accept', -fd)

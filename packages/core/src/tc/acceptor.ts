@@ -4,7 +4,6 @@ import {
   emptyFlow,
   type Flow,
   type FlowKey,
-  flowOf,
   localEnd,
   NativeError,
   type SocketEnd,
@@ -65,7 +64,7 @@ export class Acceptor implements Disposable {
     const { fd, warn, device } = this.#options
     try {
       for (let count = 0; count < burst && !this.#isClosed; count++) {
-        const accepted = accept(fd)
+        const accepted = accept(fd, flow)
         if (accepted === undefined) return
         this.#take(accepted)
       }
@@ -80,19 +79,13 @@ export class Acceptor implements Disposable {
 
   #take(fd: number): void {
     const { budget, takeFlow, accepted, warn } = this.#options
-    try {
-      flowOf(fd, 'received', flow)
-    } catch {
-      // Gone before we looked.
-      closeDescriptor(fd)
-      return
-    }
     // Somebody dialled the listener itself: there is no destination to go to, and we are nobody's open proxy.
     if (flow.destinationPort === this.#own.port && sameBytes(flow.destination, this.#own.address)) {
       closeDescriptor(fd)
       return
     }
     if (budget.open >= budget.limit) {
+      takeFlow(flow)
       warn(`refused a connection: ${budget.limit} are open, as many as file descriptors allow`)
       closeDescriptor(fd)
       return
