@@ -10,6 +10,9 @@
 #include <linux/tcp.h>
 #include "contract.h"
 
+#define AF_INET	 2
+#define AF_INET6 10
+
 #define IP_FRAGMENT_OFFSET 0x1fff
 #define IP_MORE_FRAGMENTS  0x2000
 

@@ -9,8 +9,6 @@
 /* tcx: let the next program on the hook see the packet (since 6.6; TC_ACT_UNSPEC before). */
 #define NEXT TC_ACT_UNSPEC
 
-#define AF_INET6 10
-
 /* Makes room for an Ethernet header, where the device has none. */
 static __always_inline long put_frame(struct __sk_buff *skb, const struct device *device,
 				      const __u8 mac[ETH_ALEN])
