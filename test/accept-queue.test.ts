@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { dial } from './rig/client.ts'
+import { firewall } from './rig/firewall.ts'
 import type { Program } from './rig/host.ts'
 import { mapEntries, openFiles } from './rig/process.ts'
 import { sessions } from './rig/sessions.ts'
@@ -150,5 +152,16 @@ test.each([
   await expect.poll(() => openFiles(proxy.pid)).toBe(fds)
   const ends = () => proxy.events.filter(({ event }) => event === 'end')
   await expect.poll(() => ends().length).toBe(sessions(proxy).length)
+  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+})
+
+test('one whose program vanishes while it opens is forgotten', async () => {
+  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  await using _lost = await firewall(world.client, 'input', 'tcp sport 4100 drop')
+  expect(await dial(world.client, ['203.0.113.10', 4100], { timeout: 500 })).toMatchObject({ end: 'timeout' })
+  expect(await mapEntries(world.client, proxy, 'flows')).toBe(1)
+  await expect
+    .poll(() => mapEntries(world.client, proxy, 'flows'), { timeout: 35_000, interval: 1000 })
+    .toBe(0)
   expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
 })

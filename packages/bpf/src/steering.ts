@@ -87,6 +87,8 @@ export class Steering {
   readonly mark: number
   readonly #object: LoadedObject
   readonly #links = new Links()
+  /** Connections that were waiting to be accepted, by their addresses. */
+  #unclaimed = new Map<string, Buffer>()
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
   readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
@@ -362,6 +364,14 @@ export class Steering {
     writeFlowKey(this.#flowKey, key)
     if (bpf.takeElement(this.#object.map('flows'), this.#flowKey, this.#flow) !== 0) return undefined
     return readFlow(this.#flow)
+  }
+
+  /** Forgets connections that were there at the last call and that nobody has taken since: their programs vanished. */
+  forgetUnclaimed(): void {
+    const before = this.#unclaimed
+    const keys = this.#object.keys('flows', flowKeySize)
+    this.#unclaimed = new Map(Array.from(keys, (key) => [key.toString('latin1'), Buffer.from(key)]))
+    for (const [name, key] of this.#unclaimed) if (before.has(name)) this.#object.delete('flows', key)
   }
 
   counters(): Counters {

@@ -78,6 +78,9 @@ export interface InterceptOptions {
 /** Of silence, after which the kernel asks whether a peer is still there; it gives up after nine more questions. */
 const keepAliveSeconds = 60
 
+/** In milliseconds: what a program has begun to open and not finished is known for twice as long at most. */
+const unclaimedMs = 15_000
+
 /** Descriptors for everything that is no connection: plugins, files, programs and maps. */
 const reservedFds = 256
 
@@ -210,6 +213,8 @@ export async function openTransport(
           keeps: directory !== undefined,
         }),
       )
+    const unclaimed = setInterval(() => steering.forgetUnclaimed(), unclaimedMs).unref()
+    undo.defer(() => clearInterval(unclaimed))
     const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
     guard.hold(steering.links)
     undo.use(
