@@ -190,8 +190,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(counts?.[1]).toEqual([0, 0])
     expect(counts?.[2]?.[0]).toBeGreaterThan((3 * MB) / 65_536)
     expect(counts?.[2]?.[1]).toBeGreaterThan(3 * MB)
-    // Of three megabytes in large packets, headers and acknowledgements are little.
-    expect(counts?.[2]?.[1]).toBeLessThan(3.3 * MB)
+    // Headers, acknowledgements and what TCP sends again are less than half as much; nothing counts twice.
+    expect(counts?.[2]?.[1]).toBeLessThan(4.5 * MB)
 
     const older = await holdDial(world.client, [origin, 7], { echo: MB })
     await sleep(300)
