@@ -59,7 +59,7 @@ const listMaps: Readonly<Record<number, string>> = {
 }
 let inForce: string | undefined
 
-/** As Steering.setRules does. */
+/** As RulesInForce.put does. */
 function swap(bytes: Buffer): void {
   const [arrayMap, name] = [2, listMaps[bytes.length - Capacity.slack] ?? '']
   const list = bpf.createMap('create', arrayMap, 'rules', 4, bytes.length, 1, null)

@@ -44,18 +44,18 @@ class Judge implements Disposable {
 
   use(list: RuleList): CompiledRules {
     const compiled = compile(resolveList(list, names), ++this.#generation)
-    this.#steering.setRules({ ...compiled, again: false })
+    this.#steering.rules.put({ ...compiled, again: false })
     return compiled
   }
 
   /** What becomes of a packet, and the rule that it was counted for, if for any. */
   ask(packet: Packet, dress: Dress = {}): { result: string | undefined; rule: number | undefined } {
-    const before = this.#steering.ruleCounts()
+    const before = this.#steering.rules.counts()
     const result = this.#steering.tryPacket(frame(packet, dress), {
       ifindex: ifindexOf(packet.interface),
       mark: packet.mark,
     })
-    const after = this.#steering.ruleCounts()
+    const after = this.#steering.rules.counts()
     const rule = after.findIndex(({ packets }, index) => packets !== before[index]?.packets)
     return { result: results[result], rule: rule < 0 ? undefined : rule }
   }
@@ -70,12 +70,12 @@ class Judge implements Disposable {
       action: Action.direct,
     }
     const key = (uid: number) => ({ destination, uid, rule: 0, port: 80, by: MemoryBy.byDestination })
-    for (let uid = 0; uid < count; uid++) this.#steering.remember(key(uid), memory)
-    const held = this.#steering.memories()
+    for (let uid = 0; uid < count; uid++) this.#steering.rules.remember(key(uid), memory)
+    const held = this.#steering.rules.remembered()
     const last = held.some(({ key: { uid } }) => uid === count - 1)
-    const older = this.#steering.remember(key(count), { ...memory, generation: 0 })
+    const older = this.#steering.rules.remember(key(count), { ...memory, generation: 0 })
     this.use({ rules: [], default: 'proxy' })
-    return { held: held.length, last, older, after: this.#steering.memories().length }
+    return { held: held.length, last, older, after: this.#steering.rules.remembered().length }
   }
 
   [Symbol.dispose](): void {

@@ -5,6 +5,7 @@ export * from './layout.gen.ts'
 export { type Restored } from './links.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
+export { type RuleList } from './rules-in-force.ts'
 export { type SocketEnd } from './socket-address.ts'
 export {
   datagramSocket,
@@ -21,7 +22,7 @@ export {
   unread,
 } from './sockets.ts'
 export { type ArmRequest, type PairAddresses, Splicing, unpin } from './splicing.ts'
-export { type Counters, libbpfVersion, type RuleList, replyMark, Steering } from './steering.ts'
+export { type Counters, libbpfVersion, replyMark, Steering } from './steering.ts'
 export {
   accept,
   Connecting,

@@ -2,57 +2,32 @@ import { closeSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { bpf, linkTcx, runProgram, type TcxPlace, watchRingBuffer } from './ffi.ts'
 import {
-  Capacity,
-  type Control,
   Counter,
-  controlSize,
   type Device,
   deviceSize,
   type Flow,
   type FlowKey,
   flowKeySize,
   flowSize,
-  type LogEntry,
   Mark,
-  type Memory,
-  type MemoryKey,
-  memoryKeySize,
-  memorySize,
   readFlow,
-  readLogEntry,
-  readMemory,
-  readMemoryKey,
-  readRuleCount,
   readTraceEvent,
-  ruleCountSize,
   type Settings,
   settingsSize,
   type TraceEvent,
   type TraceTarget,
   traceTargetSize,
-  writeControl,
   writeDevice,
   writeFlowKey,
-  writeMemory,
-  writeMemoryKey,
   writeSettings,
   writeTraceTarget,
 } from './layout.gen.ts'
 import { Links, programId, programName, programsAt, type Restored } from './links.ts'
 import { LoadedObject, Tcx, u32 } from './object.ts'
+import { RulesInForce } from './rules-in-force.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
 const Attach = { traceRawTp: 23, skLookup: 36 } as const
-
-/** BPF_MAP_TYPE_ARRAY */
-const arrayMap = 2
-
-const mapOfCapacity: Readonly<Record<number, string>> = {
-  [Capacity.small + Capacity.slack]: 'rules_small',
-  [Capacity.medium + Capacity.slack]: 'rules_medium',
-  [Capacity.large + Capacity.slack]: 'rules_large',
-  [Capacity.huge + Capacity.slack]: 'rules_huge',
-}
 
 /** The kernel cuts names to 15 characters. */
 const ours = /^(wan_egress|splice_egress(_b)?)$/
@@ -61,20 +36,6 @@ const objectPath = fileURLToPath(new URL('../dist/steer.bpf.o', import.meta.url)
 
 /** Packets by outcome, since load; see `enum counter` in contract.h. */
 export type Counters = Record<Exclude<keyof typeof Counter, 'max'>, bigint>
-
-/** A compiled list of rules. */
-export interface RuleList {
-  /** Holds a `struct ruleset` and is as long as one of `Capacity`, and its slack. */
-  readonly bytes: Buffer
-  /** Larger than that of any list before. */
-  readonly generation: number
-  /** How many there are, besides the default. */
-  readonly rules: number
-  /** Whether it drops or rejects anything. */
-  readonly refuses: boolean
-  /** Whether connections that earlier lists decided are asked about again, at their next packet. */
-  readonly again: boolean
-}
 
 /** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
 const skb = { size: 192, mark: 8, ifindex: 40 } as const
@@ -85,21 +46,20 @@ const skb = { size: 192, mark: 8, ifindex: 40 } as const
  */
 export class Steering {
   readonly mark: number
+  /** What the programs ask of each packet. */
+  readonly rules: RulesInForce
   readonly #object: LoadedObject
   readonly #links = new Links()
   /** Connections that were waiting to be accepted, by their addresses. */
   #unclaimed = new Map<string, Buffer>()
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
-  readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
-  /** The map that has the list in force. */
-  #rules: string | undefined
-  #ruleCount = 0
   #closed = false
 
   private constructor(object: LoadedObject, mark: number) {
     this.#object = object
     this.mark = mark
+    this.rules = new RulesInForce(object)
   }
 
   /** Opens, configures and loads. The error's message holds the telling line of the verifier's log. */
@@ -135,54 +95,6 @@ export class Steering {
   }
 
   /**
-   * Puts a compiled list in force: a packet is judged by the old list or by the new one, never by parts of both. Returns
-   * when no packet is judged by the old one any more, some 10 ms later. Counts per rule begin anew.
-   */
-  setRules(list: RuleList): void {
-    const { bytes, generation } = list
-    this.#clearRuleCounts(this.#ruleCount)
-    this.#ruleCount = list.rules
-    this.#control.generation = generation
-    this.#control.refuses ||= list.refuses ? 1 : 0
-    if (list.again) this.#control.since = generation
-    this.#writeControl()
-    this.#putRules(bytes)
-    this.#control.refuses = list.refuses ? 1 : 0
-    // Of older rules, and of no use any more.
-    this.#control.remembers = 0
-    this.#writeControl()
-  }
-
-  #putRules(bytes: Buffer): void {
-    const map = mapOfCapacity[bytes.length]
-    if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
-    const list = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
-    try {
-      bpf.updateElement('write the rules', list, u32(0), bytes, 0)
-      // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
-      this.#object.update(map, u32(0), u32(list))
-    } finally {
-      // The map of maps has its own reference.
-      closeSync(list)
-    }
-    if (this.#rules !== undefined && this.#rules !== map) this.#object.delete(this.#rules, u32(0))
-    this.#rules = map
-  }
-
-  #clearRuleCounts(rules: number): void {
-    const zero = Buffer.alloc(ruleCountSize * bpf.possibleCpus('count processors'))
-    for (let rule = 0; rule <= rules; rule++) this.#object.update('rule_counts', u32(rule), zero)
-  }
-
-  /** Calls back with each entry of rules with `log`. Close it to stop. */
-  watchLog(entry: (entry: LogEntry) => void): { close(): void } {
-    return watchRingBuffer('watch the log', this.#object.map('rule_log'), (bytes) =>
-      // Its addresses are views of the bytes.
-      entry(readLogEntry(Buffer.from(bytes))),
-    )
-  }
-
-  /**
    * What `wan_egress` would do with a packet, from its link layer header on, that left by the interface now. Nothing is
    * sent; counters count. A value of `TC_ACT_…`.
    */
@@ -191,68 +103,6 @@ export class Steering {
     context.writeUInt32LE(from.mark, skb.mark)
     context.writeUInt32LE(from.ifindex, skb.ifindex)
     return runProgram('try a packet', this.#object.program('wan_egress'), packet, { context }).returned | 0
-  }
-
-  /** Packets and bytes by the number of the rule that decided them, the default's first. */
-  ruleCounts(): { packets: bigint; bytes: bigint }[] {
-    const cpus = bpf.possibleCpus('count processors')
-    const values = Buffer.alloc(ruleCountSize * cpus)
-    return Array.from({ length: this.#ruleCount + 1 }, (_, rule) => {
-      bpf.lookupElement(this.#object.map('rule_counts'), u32(rule), values)
-      let [packets, bytes] = [0n, 0n]
-      for (let cpu = 0; cpu < cpus; cpu++) {
-        const count = readRuleCount(values, cpu * ruleCountSize)
-        packets += count.packets
-        bytes += count.bytes
-      }
-      return { packets, bytes }
-    })
-  }
-
-  /**
-   * Has a verdict hold for later connections of the same user that the same rule sends to a plugin, until the time of
-   * `process.hrtime` in ns. Returns false, and does nothing, when the rules of its generation are no longer in force.
-   */
-  remember(key: MemoryKey, memory: Memory): boolean {
-    if (memory.generation !== this.#control.generation) return false
-    const bytes = writeMemoryKey(Buffer.alloc(memoryKeySize), key)
-    this.#object.update('memories', bytes, writeMemory(Buffer.alloc(memorySize), memory))
-    if ((this.#control.remembers & key.by) === 0) {
-      this.#control.remembers |= key.by
-      this.#writeControl()
-    }
-    return true
-  }
-
-  /** What {@link remember} had hold, as long as it does. */
-  memories(): { key: MemoryKey; memory: Memory }[] {
-    const now = process.hrtime.bigint()
-    const value = Buffer.alloc(memorySize)
-    return this.#object
-      .keys('memories', memoryKeySize)
-      .filter((key) => this.#object.lookup('memories', key, value))
-      .map((key) => ({ key: readMemoryKey(Buffer.from(key)), memory: readMemory(value) }))
-      .filter(({ memory }) => memory.generation === this.#control.generation && memory.until >= now)
-      .toArray()
-  }
-
-  /** Undoes a {@link remember}. */
-  forget(key: MemoryKey): void {
-    this.#object.delete('memories', writeMemoryKey(Buffer.alloc(memoryKeySize), key))
-  }
-
-  /** Undoes every {@link remember}. */
-  forgetAll(): void {
-    this.#control.remembers = 0
-    this.#writeControl()
-    const keys = Array.from(this.#object.keys('memories', memoryKeySize), (each) => Buffer.from(each))
-    for (const each of keys) this.#object.delete('memories', each)
-  }
-
-  /** Lets new connections pass from now on; established ones are still steered. */
-  stopTaking(): void {
-    this.#control.closing = 1
-    this.#writeControl()
   }
 
   /** Connections that process `pid` opens from now on are not intercepted. `exemption` is a sum of `Exemption`. */
@@ -388,10 +238,6 @@ export class Steering {
 
   [Symbol.dispose](): void {
     this.close()
-  }
-
-  #writeControl(): void {
-    this.#object.update('control', u32(0), writeControl(Buffer.alloc(controlSize), this.#control))
   }
 
   #link(program: string, operation: string, target: number, type: number): number {

@@ -30,19 +30,19 @@ export class KernelMemories implements Memories {
       generation,
       action: verdict === 'direct' ? Action.direct : Action.reject,
     }
-    return this.#steering.remember(key, memory) ? remembered(key, memory) : undefined
+    return this.#steering.rules.remember(key, memory) ? remembered(key, memory) : undefined
   }
 
   list(): readonly Remembered[] {
-    return this.#steering.memories().map(({ key, memory }) => remembered(key, memory))
+    return this.#steering.rules.remembered().map(({ key, memory }) => remembered(key, memory))
   }
 
   forget(memory: Remembered): void {
-    this.#steering.forget(keyOf(memory))
+    this.#steering.rules.forget(keyOf(memory))
   }
 
   clear(): void {
-    this.#steering.forgetAll()
+    this.#steering.rules.forgetAll()
   }
 }
 

@@ -275,7 +275,7 @@ export async function openTransport(
       if (typeof splice !== 'string' && fastpath !== undefined) fastpath.forget(keyOf(connection))
       return splice
     },
-    stop: () => steering.stopTaking(),
+    stop: () => steering.rules.stopTaking(),
     close: () => acquired.disposeAsync(),
   }
 }

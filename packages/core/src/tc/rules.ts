@@ -61,7 +61,7 @@ export class KernelRules implements Rules, Disposable {
     this.#resolved = resolveList(options.list, systemNames())
     this.#compiled = compile(this.#resolved, this.#generation)
     this.logged = this.#events.asObservable()
-    this.#log = options.steering.watchLog((entry) => this.#report(entry))
+    this.#log = options.steering.rules.watchLog((entry) => this.#report(entry))
     this.#putInForce(false)
     this.#watchCgroups()
   }
@@ -100,7 +100,7 @@ export class KernelRules implements Rules, Disposable {
   }
 
   counts(): readonly RuleCount[] {
-    return this.#options.steering.ruleCounts().map(({ packets, bytes }, number) => ({
+    return this.#options.steering.rules.counts().map(({ packets, bytes }, number) => ({
       number,
       packets: packets + (this.#before[number]?.packets ?? 0n),
       bytes: bytes + (this.#before[number]?.bytes ?? 0n),
@@ -155,7 +155,7 @@ export class KernelRules implements Rules, Disposable {
     this.#lists.set(this.#generation, this.#list)
     const [oldest] = this.#lists.keys()
     if (this.#lists.size > rememberedLists && oldest !== undefined) this.#lists.delete(oldest)
-    this.#options.steering.setRules({ ...this.#compiled, again })
+    this.#options.steering.rules.put({ ...this.#compiled, again })
   }
 
   /** A cgroup that a rule names may be made, or made anew with another id, at any time. */

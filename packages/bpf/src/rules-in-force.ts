@@ -1,0 +1,172 @@
+import { closeSync } from 'node:fs'
+import { bpf, watchRingBuffer } from './ffi.ts'
+import {
+  Capacity,
+  type Control,
+  controlSize,
+  type LogEntry,
+  type Memory,
+  type MemoryKey,
+  memoryKeySize,
+  memorySize,
+  readLogEntry,
+  readMemory,
+  readMemoryKey,
+  readRuleCount,
+  ruleCountSize,
+  writeControl,
+  writeMemory,
+  writeMemoryKey,
+} from './layout.gen.ts'
+import { type LoadedObject, u32 } from './object.ts'
+
+/** BPF_MAP_TYPE_ARRAY */
+const arrayMap = 2
+
+const mapOfCapacity: Readonly<Record<number, string>> = {
+  [Capacity.small + Capacity.slack]: 'rules_small',
+  [Capacity.medium + Capacity.slack]: 'rules_medium',
+  [Capacity.large + Capacity.slack]: 'rules_large',
+  [Capacity.huge + Capacity.slack]: 'rules_huge',
+}
+
+/** A compiled list of rules. */
+export interface RuleList {
+  /** Holds a `struct ruleset` and is as long as one of `Capacity`, and its slack. */
+  readonly bytes: Buffer
+  /** Larger than that of any list before. */
+  readonly generation: number
+  /** How many there are, besides the default. */
+  readonly rules: number
+  /** Whether it drops or rejects anything. */
+  readonly refuses: boolean
+  /** Whether connections that earlier lists decided are asked about again, at their next packet. */
+  readonly again: boolean
+}
+
+/** The rules that the steering programs follow, what these counted for them, and the verdicts that hold under them. */
+export class RulesInForce {
+  readonly #object: LoadedObject
+  readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
+  /** That has the list in force. */
+  #map: string | undefined
+  #ruleCount = 0
+
+  constructor(object: LoadedObject) {
+    this.#object = object
+  }
+
+  /**
+   * Puts a compiled list in force: a packet is judged by the old list or by the new one, never by parts of both. Returns
+   * when no packet is judged by the old one any more, some 10 ms later. Counts per rule begin anew.
+   */
+  put(list: RuleList): void {
+    const { bytes, generation } = list
+    this.#clearCounts(this.#ruleCount)
+    this.#ruleCount = list.rules
+    this.#control.generation = generation
+    this.#control.refuses ||= list.refuses ? 1 : 0
+    if (list.again) this.#control.since = generation
+    this.#writeControl()
+    this.#putList(bytes)
+    this.#control.refuses = list.refuses ? 1 : 0
+    // Of older rules, and of no use any more.
+    this.#control.remembers = 0
+    this.#writeControl()
+  }
+
+  #putList(bytes: Buffer): void {
+    const map = mapOfCapacity[bytes.length]
+    if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
+    const list = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
+    try {
+      bpf.updateElement('write the rules', list, u32(0), bytes, 0)
+      // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
+      this.#object.update(map, u32(0), u32(list))
+    } finally {
+      // The map of maps has its own reference.
+      closeSync(list)
+    }
+    if (this.#map !== undefined && this.#map !== map) this.#object.delete(this.#map, u32(0))
+    this.#map = map
+  }
+
+  #clearCounts(rules: number): void {
+    const zero = Buffer.alloc(ruleCountSize * bpf.possibleCpus('count processors'))
+    for (let rule = 0; rule <= rules; rule++) this.#object.update('rule_counts', u32(rule), zero)
+  }
+
+  /** Calls back with each entry of rules with `log`. Close it to stop. */
+  watchLog(entry: (entry: LogEntry) => void): { close(): void } {
+    return watchRingBuffer('watch the log', this.#object.map('rule_log'), (bytes) =>
+      // Its addresses are views of the bytes.
+      entry(readLogEntry(Buffer.from(bytes))),
+    )
+  }
+
+  /** Packets and bytes by the number of the rule that decided them, the default's first. */
+  counts(): { packets: bigint; bytes: bigint }[] {
+    const cpus = bpf.possibleCpus('count processors')
+    const values = Buffer.alloc(ruleCountSize * cpus)
+    return Array.from({ length: this.#ruleCount + 1 }, (_, rule) => {
+      bpf.lookupElement(this.#object.map('rule_counts'), u32(rule), values)
+      let [packets, bytes] = [0n, 0n]
+      for (let cpu = 0; cpu < cpus; cpu++) {
+        const count = readRuleCount(values, cpu * ruleCountSize)
+        packets += count.packets
+        bytes += count.bytes
+      }
+      return { packets, bytes }
+    })
+  }
+
+  /**
+   * Has a verdict hold for later connections of the same user that the same rule sends to a plugin, until the time of
+   * `process.hrtime` in ns. Returns false, and does nothing, when the rules of its generation are no longer in force.
+   */
+  remember(key: MemoryKey, memory: Memory): boolean {
+    if (memory.generation !== this.#control.generation) return false
+    const bytes = writeMemoryKey(Buffer.alloc(memoryKeySize), key)
+    this.#object.update('memories', bytes, writeMemory(Buffer.alloc(memorySize), memory))
+    if ((this.#control.remembers & key.by) === 0) {
+      this.#control.remembers |= key.by
+      this.#writeControl()
+    }
+    return true
+  }
+
+  /** What {@link remember} had hold, as long as it does. */
+  remembered(): { key: MemoryKey; memory: Memory }[] {
+    const now = process.hrtime.bigint()
+    const value = Buffer.alloc(memorySize)
+    return this.#object
+      .keys('memories', memoryKeySize)
+      .filter((key) => this.#object.lookup('memories', key, value))
+      .map((key) => ({ key: readMemoryKey(Buffer.from(key)), memory: readMemory(value) }))
+      .filter(({ memory }) => memory.generation === this.#control.generation && memory.until >= now)
+      .toArray()
+  }
+
+  /** Undoes a {@link remember}. */
+  forget(key: MemoryKey): void {
+    this.#object.delete('memories', writeMemoryKey(Buffer.alloc(memoryKeySize), key))
+  }
+
+  /** Undoes every {@link remember}. */
+  forgetAll(): void {
+    this.#control.remembers = 0
+    this.#writeControl()
+    const keys = Array.from(this.#object.keys('memories', memoryKeySize), (each) => Buffer.from(each))
+    for (const each of keys) this.#object.delete('memories', each)
+  }
+
+  /** Lets new connections pass from now on; established ones are still steered. */
+  stopTaking(): void {
+    this.#control.closing = 1
+    this.#writeControl()
+  }
+
+  #writeControl(): void {
+    this.#object.update('control', u32(0), writeControl(Buffer.alloc(controlSize), this.#control))
+  }
+}
