@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { dial } from './rig/client.ts'
+import { dial, holdDial } from './rig/client.ts'
 import { firewall } from './rig/firewall.ts'
 import { Host, type Program } from './rig/host.ts'
+import { microsocks } from './rig/servers.ts'
 import { endFrom, sessions, warnings } from './rig/sessions.ts'
-import { joinByTunnel, shuffle } from './rig/tunnel.ts'
+import { type Disorder, joinByTunnel, shuffle } from './rig/tunnel.ts'
 import { addresses, World } from './rig/world.ts'
 
 const MB = 1_000_000
@@ -54,6 +55,10 @@ const origins = [addresses[4].origin, addresses[6].origin]
 const everywhere = Object.values(by).flat()
 const proxied = () => world.proxy({ interfaces: Object.keys(by) })
 
+/** What the tunnels do from now on, and did until now. */
+const disturb = (disorder: Partial<Disorder>) =>
+  Promise.all(tunnels.map((tunnel) => shuffle(tunnel, { late: 0, twice: 0, lost: 0, cut: 0, ...disorder })))
+
 /** For as long as the value lives, packets both ways between the client and the internet meet this rule. */
 async function onTheWay(rule: string): Promise<AsyncDisposable> {
   const stack = new AsyncDisposableStack()
@@ -87,11 +92,9 @@ test.each([0, 1, 10, 50])(
   'packets that come late and twice, and %i of a thousand that do not come, cost no byte of either direction',
   async (lost) => {
     await using proxy = await proxied()
-    const set = (disorder: { late: number; twice: number; lost: number }) =>
-      Promise.all(tunnels.map((tunnel) => shuffle(tunnel, disorder)))
-    await set({ late: 50, twice: 20, lost })
+    await disturb({ late: 50, twice: 20, lost })
     await expectEchoes(proxy, MB, everywhere)
-    for (const counts of await set({ late: 0, twice: 0, lost: 0 })) {
+    for (const counts of await disturb({})) {
       expect(counts.late).toBeGreaterThan(100)
       expect(counts.twice).toBeGreaterThan(40)
       expect(counts.lost > 0).toBe(lost > 0)
@@ -100,6 +103,53 @@ test.each([0, 1, 10, 50])(
   },
   60_000,
 )
+
+test.each([
+  ['all long packets', { cut: 1000 }],
+  [
+    'many, among which fragments come late, twice and not at all,',
+    { cut: 500, late: 20, twice: 10, lost: 2 },
+  ],
+])(
+  'of %s that come in fragments, the kernel carries every byte',
+  async (_, disorder) => {
+    await using proxy = await proxied()
+    // The kernel carries them before anything is cut.
+    const dials = await Promise.all(
+      everywhere.map((address) => holdDial(world.client, [address, 7], { echo: MB })),
+    )
+    await sleep(300)
+    await disturb(disorder)
+    for (const held of dials) {
+      const result = await held.release()
+      expect(result).toMatchObject({ end: 'closed', received: MB, equal: true })
+      expect(await endFrom(proxy, result.port)).toMatchObject({
+        carried: 'splice',
+        bytes: { sent: MB, received: MB },
+      })
+    }
+    for (const counts of await disturb({})) expect(counts.cut).toBeGreaterThan(500)
+    await expectEnd(proxy)
+  },
+  60_000,
+)
+
+test.each([4, 6] as const)('so it does where these lead to another address, over IPv%i', async (family) => {
+  const upstream = by.wan0[family === 4 ? 0 : 1]
+  await using _server = await microsocks(far, upstream, 1080)
+  const url = `socks5://${family === 6 ? `[${upstream}]` : upstream}:1080`
+  await using program = world.run(['--json', '-i', 'wan0', '-p', `socks=${url}`], { input: '' })
+  await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
+  const held = await holdDial(world.client, [addresses[family].origin, 7], { echo: MB })
+  await sleep(300)
+  await disturb({ cut: 1000 })
+  expect(await held.release()).toMatchObject({ end: 'closed', received: MB, equal: true })
+  const ends = () => program.events.filter(({ event }) => event === 'session-end')
+  await program.until(() => ends().length === 1, 'its end')
+  expect(ends()).toMatchObject([{ carried: 'splice', bytes: { sent: MB, received: MB } }])
+  expect((await disturb({}))[0]?.cut).toBeGreaterThan(500)
+  expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
+})
 
 test('what was sent into a blackout before the kernel took over comes again after it', async () => {
   await using proxy = await proxied()

@@ -36,12 +36,14 @@ export interface Disorder {
   readonly late: number
   readonly twice: number
   readonly lost: number
+  /** In fragments, where they are long. */
+  readonly cut: number
 }
 
 /** How a tunnel carried by `shuffle` treats packets from now on. Tells how many of each there were until now. */
-export async function shuffle(tunnel: Program, { late, twice, lost }: Disorder): Promise<Disorder> {
+export async function shuffle(tunnel: Program, { late, twice, lost, cut }: Disorder): Promise<Disorder> {
   const before = tunnel.events.length
-  tunnel.child.stdin?.write(`${late} ${twice} ${lost}\n`)
+  tunnel.child.stdin?.write(`${late} ${twice} ${lost} ${cut}\n`)
   await tunnel.until(({ events }) => events.length > before, 'the counts')
   return tunnel.events[before]
 }

@@ -23,6 +23,7 @@
 
 #include "arm.h"
 #include "carry.h"
+#include "fragments.h"
 #include "refer.h"
 #include "sever.h"
 
@@ -296,6 +297,17 @@ static __always_inline int arrive(struct __sk_buff *skb, __u32 network)
 		if (!pair_of_leg(&key, WAY_DOWN, &index))
 			return NEXT;
 		outcome = carry(skb, index, WAY_DOWN, &segment, BPF_F_INGRESS);
+	} else if (is_fragment(skb, network)) {
+		switch (find_fragment(skb, network, &index, &segment)) {
+		case FRAGMENT_FIRST:
+			outcome = carry(skb, index, WAY_DOWN, &segment, BPF_F_INGRESS);
+			break;
+		case FRAGMENT_LATER:
+			outcome = carry_rest(skb, index, network, &segment);
+			break;
+		default:
+			return NEXT;
+		}
 	} else {
 		outcome = refer(skb, network, &index);
 	}
