@@ -1,4 +1,4 @@
-import { mkdirSync, rmdirSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { formatRule, type Packet } from '@tproxy/core'
 import { matchRules } from '@tproxy/core/testing'
@@ -11,7 +11,14 @@ import { datagram, datagramEcho, echoRequest, rawFrames } from './rig/datagram.t
 import type { Program } from './rig/host.ts'
 import { frame } from './rig/packets.ts'
 import { sessions } from './rig/sessions.ts'
-import { addresses, type ProxyProgramOptions, startOrigin, tellRules, World } from './rig/world.ts'
+import {
+  addresses,
+  type ProxyProgramOptions,
+  type RuleCommand,
+  startOrigin,
+  tellRules,
+  World,
+} from './rig/world.ts'
 
 let world: World
 let echo: AsyncDisposable
@@ -121,6 +128,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       'reject cgroup watched',
       'reject tcp process client dport 22',
       'reject mark 0x99 dport 7',
+      'direct tcp dport 59999',
     ])
     const user = (uid: number, gid = 0) => ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
 
@@ -132,6 +140,20 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       expect(await end(user(0, 4321))).toBe('ECONNREFUSED')
       expect(await datagram(world.client, [origin, 7], { by: user(1235) })).toBe('ECONNREFUSED')
       expect(await datagram(world.client, [origin, 7], { by: user(1236) })).toBe('answered')
+    })
+
+    test('by the name of the process, also where its socket has tried before under a longer one', async () => {
+      const script = `
+import ctypes, socket, sys
+name = lambda it: ctypes.CDLL(None).prctl(15, it, 0, 0, 0)
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+for it, port in ((b'longername', 59999), (b'client', 22)):
+  name(it)
+  try: s.connect((sys.argv[1], port)); print(s.recv(20))
+  except OSError as e: print(type(e).__name__)`
+      const { stdout } = await world.client.run('python3', ['-c', script, origin])
+      expect(stdout).toBe('ConnectionRefusedError\nConnectionRefusedError\n')
+      expect((await tellRules(proxy, {})).counts?.[5]?.[0]).toBeGreaterThan(0)
     })
 
     test('by process and mark', async () => {
@@ -165,6 +187,44 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       for (const it of [name, `watched-${family}`]) rmdirSync(`${world.client.cgroup}/${it}`)
       await started.stop()
     })
+  })
+
+  test('a systemd unit that a rule names is found when it starts later', async () => {
+    const unit = `later-${family}.service`
+    await using started = await world.proxy({ interfaces: ['wan0'], rules: [`reject cgroup ${unit}`] })
+    const name = `some.slice/${unit}`
+    mkdirSync(`${world.client.cgroup}/some.slice`)
+    await sleep(500)
+    mkdirSync(`${world.client.cgroup}/${name}`)
+    const end = async () =>
+      (
+        await dial(world.client, [origin, 7], {
+          by: inCgroup(world.client, name),
+          send: 'x',
+          shutdown: true,
+        })
+      ).end
+    await expect.poll(end).toBe('ECONNREFUSED')
+    for (const it of [name, 'some.slice']) rmdirSync(`${world.client.cgroup}/${it}`)
+    await started.stop()
+  })
+
+  test('when the interface of a redirect is gone, it is said, and the other rules keep up', async () => {
+    await world.client.sh('ip link add out0 type dummy || ip link add out0 type veth peer name out1')
+    const path = world.client.cgroup.slice(world.client.cgroup.lastIndexOf('/rig-'))
+    const name = `new-${family}`
+    const rules = ['redirect:out0 udp dport 9', `reject cgroup ${path}/${name}`]
+    await using started = await world.proxy({ interfaces: ['wan0'], rules })
+    await world.client.sh('ip link del out0')
+    const said = 'what is redirected to out0 is lost: that interface is gone'
+    await started.until(({ stdout }) => stdout.includes(said), 'a warning')
+    mkdirSync(`${world.client.cgroup}/${name}`)
+    const by = inCgroup(world.client, name)
+    await expect
+      .poll(async () => (await dial(world.client, [origin, 7], { by, send: 'x', shutdown: true })).end)
+      .toBe('ECONNREFUSED')
+    rmdirSync(`${world.client.cgroup}/${name}`)
+    await started.stop()
   })
 
   describe('redirect', () => {
@@ -336,6 +396,57 @@ describe('while it runs', () => {
     expect((await straight.release()).end).toBe('ECONNRESET')
     expect((await proxied.release()).end).toBe('ECONNRESET')
     expect(await kept.release()).toMatchObject({ end: 'closed' })
+  })
+
+  test('with reset, the same rules end nothing, whatever they look at', async () => {
+    const rules = ['proxy mark 0x99', 'direct']
+    await tellRules(proxy, { rules })
+    const held = await holdDial(world.client, [origin, 7], { echo: 1000, mark: 0x99 })
+    await expect.poll(() => sessions(proxy).length).toBe(1)
+    await tellRules(proxy, { rules, reset: true })
+    expect(await held.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
+  })
+
+  test('a rule has only what its own list decided', async () => {
+    const flood = `
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('${origin}', 9)); print('ready', flush=True)
+while True:
+  for i in range(20): s.send(b'x')
+  time.sleep(.001)`
+    const list = (port: number) => [`drop udp dport ${port}`, ...fillers(2000, 1), 'drop udp']
+    const first = async (command: RuleCommand = {}) => (await tellRules(proxy, command)).counts?.[1]?.[0]
+    const [one, two] = [{ rules: list(9) }, { rules: list(1) }]
+    await first(one)
+    await using sender = world.client.spawn('/usr/bin/python3', ['-c', flood])
+    await sender.until(({ stdout }) => stdout.includes('ready'), 'the sender')
+    for (let swap = 0; swap < 5; swap++) {
+      await sleep(100)
+      expect(await first(two)).toBe(0)
+      await sleep(100)
+      expect(await first()).toBe(0)
+      await first(one)
+    }
+    await sleep(100)
+    expect(await first()).toBeGreaterThan(100)
+  })
+
+  test('a list for which there is no memory leaves the old one in force', async () => {
+    await tellRules(proxy, { rules: ['reject udp dport 9'] })
+    const open = new Set(readdirSync(`/proc/${proxy.pid}/fd`).map(Number))
+    const free = Array.from({ length: open.size + 1 }, (_, fd) => fd).find((fd) => !open.has(fd))
+    const limits = await world.client.sh(
+      `prlimit --pid ${proxy.pid} --nofile --noheadings --output SOFT,HARD`,
+    )
+    const [soft, hard] = limits.trim().split(/\s+/)
+    const limit = (files: string) => world.client.sh(`prlimit --pid ${proxy.pid} --nofile=${files}:${hard}`)
+    await limit(`${free}`)
+    const { error } = await tellRules(proxy, { rules: ['drop tcp dport 1', 'drop udp dport 9'] })
+    await limit(`${soft}`)
+    expect(error).toContain('create a map for the rules: EMFILE')
+    expect(await datagram(world.client, [origin, 9])).toBe('ECONNREFUSED')
+    const { counts } = await tellRules(proxy, {})
+    expect(counts?.map(([packets]) => packets)).toEqual([0, 1])
   })
 
   test('a list that is not valid leaves the old one in force', async () => {

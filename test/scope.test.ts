@@ -1,6 +1,8 @@
+import { mkdirSync, rmdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial, inCgroup } from './rig/client.ts'
+import { datagram, datagramEcho } from './rig/datagram.ts'
 import { fixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
 import { endFrom, sessionFrom, sessions } from './rig/sessions.ts'
@@ -138,6 +140,16 @@ describe.each([4, 6] as const)('one cgroup, over IPv%i', (family) => {
     await expectDirect(beside.port)
     expect(sessions(proxy)).toHaveLength(2)
     await proxy.stop()
+  })
+
+  test('what others send in fragments passes, whatever the rules refuse', async () => {
+    const inside = `${world.client.cgroup}/inside`
+    mkdirSync(inside)
+    await using _echo = await datagramEcho(world.internet, 9)
+    const proxy = await world.proxy({ interfaces: ['wan0'], cgroup: inside, rules: ['drop dport 25'] })
+    expect(await datagram(world.client, [origin, 9], { bytes: 5000 })).toBe('answered')
+    expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
+    rmdirSync(inside)
   })
 
   test('two proxies take a cgroup each, on the same interface, and neither sees the other one', async () => {

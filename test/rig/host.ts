@@ -74,10 +74,14 @@ export class Program implements AsyncDisposable {
   /** Every line of stdout so far that is JSON. */
   // biome-ignore lint: a test knows what it printed
   get events(): any[] {
-    return this.stdout
-      .split('\n')
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line))
+    return (
+      this.stdout
+        .split('\n')
+        // The last is not whole yet, or empty.
+        .slice(0, -1)
+        .filter((line) => line.startsWith('{'))
+        .map((line) => JSON.parse(line))
+    )
   }
 
   /** Waits until `found` is true of what was printed. */

@@ -35,7 +35,7 @@ class Judge implements Disposable {
     pidns: statSync('/proc/self/ns/pid').ino,
     scoped: 0,
   })
-  #generation = 0
+  #inForce = { generation: 0, rules: 0 }
 
   constructor() {
     for (const [slot, name] of ['wan0', 'wan1'].entries())
@@ -43,19 +43,20 @@ class Judge implements Disposable {
   }
 
   use(list: RuleList): CompiledRules {
-    const compiled = compile(resolveList(list, names), ++this.#generation)
+    const compiled = compile(resolveList(list, names), this.#inForce.generation + 1)
     this.#steering.rules.put({ ...compiled, again: false })
+    this.#inForce = compiled
     return compiled
   }
 
   /** What becomes of a packet, and the rule that it was counted for, if for any. */
   ask(packet: Packet, dress: Dress = {}): { result: string | undefined; rule: number | undefined } {
-    const before = this.#steering.rules.counts()
+    const before = this.#steering.rules.counts(this.#inForce)
     const result = this.#steering.tryPacket(frame(packet, dress), {
       ifindex: ifindexOf(packet.interface),
       mark: packet.mark,
     })
-    const after = this.#steering.rules.counts()
+    const after = this.#steering.rules.counts(this.#inForce)
     const rule = after.findIndex(({ packets }, index) => packets !== before[index]?.packets)
     return { result: results[result], rule: rule < 0 ? undefined : rule }
   }
@@ -66,7 +67,7 @@ class Judge implements Disposable {
     const memory = {
       until: process.hrtime.bigint() + 10n ** 12n,
       hits: 0n,
-      generation: this.#generation,
+      generation: this.#inForce.generation,
       action: Action.direct,
     }
     const key = (uid: number) => ({ destination, uid, rule: 0, port: 80, by: MemoryBy.byDestination })

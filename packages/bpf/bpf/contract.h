@@ -62,7 +62,7 @@ struct settings {
 /* Changes while running. */
 struct control {
 	__u32 closing;	  /* 1: steer what is established, take nothing new */
-	__u32 generation; /* of the rules whose packets are counted */
+	__u32 generation; /* of the oldest rules whose packets are counted */
 	__u32 since;	  /* what an earlier generation decided is asked again */
 	__u32 refuses; /* 1: some packets are dropped or rejected, and so is what cannot be read */
 	__u32 remembers; /* the values of enum memory_by that some memory has */
@@ -123,6 +123,8 @@ struct flow {
 	__u32 rule;	  /* number of the rule that said proxy; 0: none matched */
 	__u32 generation; /* of that rule */
 	__u32 bound;	  /* 1: the program's socket is bound to the interface */
+	__u32 mark;	  /* of its SYN, as rules see it */
+	__u32 dscp;
 };
 
 enum action {

@@ -72,6 +72,8 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	opened->owner.uid = (__u32)ids;
 	opened->owner.gid = ids >> 32;
 	opened->owner.cgroup = bpf_get_current_cgroup_id();
+	/* Rules compare all of it, and it may hold a longer one. */
+	__builtin_memset(opened->owner.name, 0, sizeof(opened->owner.name));
 	BPF_CORE_READ_STR_INTO(&opened->owner.name, task, group_leader, comm);
 	opened->known = 1;
 	opened->exempt = is_exempt(task);

@@ -13,11 +13,15 @@ struct {
 	__type(value, struct control);
 } control SEC(".maps");
 
-/* Packets by the rule that decided them, the default first. Written by: wan_egress, carry.
- * Read by: the process. Bounded: by the longest list. */
+/* Of one list: its rules and the default. */
+#define RULE_COUNTS (LIMIT_RULES + 1)
+
+/* Packets by the rule that decided them, the default first, for lists of even and of odd
+ * generations: while one takes the place of the other, both count. Written by: wan_egress, carry;
+ * the process clears. Read by: the process. Bounded: by the longest list. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LIMIT_RULES + 1);
+	__uint(max_entries, 2 * RULE_COUNTS);
 	__type(key, __u32);
 	__type(value, struct rule_count);
 } rule_counts SEC(".maps");
@@ -27,11 +31,12 @@ struct {
 static __always_inline void count_rule(const struct __sk_buff *skb, __u32 network,
 				       const struct control *state, __u32 rule, __u32 generation)
 {
+	__u32 index = rule + (generation & 1) * RULE_COUNTS;
 	struct rule_count *value;
 
-	if (generation != state->generation)
+	if (generation < state->generation)
 		return;
-	value = bpf_map_lookup_elem(&rule_counts, &rule);
+	value = bpf_map_lookup_elem(&rule_counts, &index);
 	if (value) {
 		value->packets += 1;
 		value->bytes += skb->len - network;

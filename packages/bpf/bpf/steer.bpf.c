@@ -82,6 +82,11 @@ static __always_inline void log_verdict(struct __sk_buff *skb, const struct pack
 	bpf_ringbuf_submit(entry, 0);
 }
 
+static __always_inline bool is_out_of_scope(struct __sk_buff *skb)
+{
+	return settings.scoped && bpf_skb_under_cgroup(skb, &scope, 0) != 1;
+}
+
 /* What the rules say, or false where they have no say: then reason tells why. */
 static __always_inline bool judge(struct __sk_buff *skb, const struct packet *packet,
 				  const struct opened *opened, struct verdict *verdict,
@@ -96,7 +101,7 @@ static __always_inline bool judge(struct __sk_buff *skb, const struct packet *pa
 	    .mark = skb->mark,
 	};
 
-	if (settings.scoped && bpf_skb_under_cgroup(skb, &scope, 0) != 1) {
+	if (is_out_of_scope(skb)) {
 		*reason = COUNT_PASSED_SCOPE;
 		return false;
 	}
@@ -206,6 +211,16 @@ __noinline enum reading read_sent(struct __sk_buff *skb, __u32 hard_header, stru
 	return packet ? read_packet(skb, hard_header, packet) : READ_BROKEN;
 }
 
+/* A packet of which not all is known: what the rules refuse might be it. */
+static __always_inline int refuse_unknown(struct __sk_buff *skb, const struct control *state,
+					  enum counter reason)
+{
+	if (is_out_of_scope(skb))
+		return because(COUNT_PASSED_SCOPE, NEXT);
+	return state->refuses ? because(reason, TC_ACT_SHOT)
+			      : because(COUNT_PASSED_UNREADABLE, NEXT);
+}
+
 /* What is no connection that was left alone, which most are. */
 static __always_inline int decide(struct __sk_buff *skb)
 {
@@ -264,8 +279,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (reading == READ_NOT_IP)
 		return because(COUNT_PASSED_NOT_IP, NEXT);
 	if (reading == READ_BROKEN)
-		return state->refuses ? because(COUNT_DROPPED_UNREADABLE, TC_ACT_SHOT)
-				      : because(COUNT_PASSED_UNREADABLE, NEXT);
+		return refuse_unknown(skb, state, COUNT_DROPPED_UNREADABLE);
 	wrapped = sk && is_wrapped(sk, &packet);
 	if (wrapped)
 		tcp = decided = again = false;
@@ -295,8 +309,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 
 	if (packet.fragment == FRAGMENT_LATER) {
 		if (!follow_fragment(&packet, &verdict, false))
-			return state->refuses ? because(COUNT_DROPPED_FRAGMENT, TC_ACT_SHOT)
-					      : because(COUNT_PASSED_UNREADABLE, NEXT);
+			return refuse_unknown(skb, state, COUNT_DROPPED_FRAGMENT);
 	} else {
 		if (!judge(skb, &packet, opened, &verdict, &reason)) {
 			if (tcp && opened) {
@@ -342,6 +355,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 		    .rule = verdict.rule,
 		    .generation = verdict.generation,
 		    .bound = tcp && sk->bound_dev_if,
+		    .mark = skb->mark,
+		    .dscp = packet.dscp,
 		};
 
 		bpf_map_update_elem(&flows, &packet.key, &flow, BPF_ANY);

@@ -272,8 +272,10 @@ export interface Flow {
   rule: number
   generation: number
   bound: number
+  mark: number
+  dscp: number
 }
-export const flowSize = 56
+export const flowSize = 64
 export function readFlow(buffer: Buffer, at = 0): Flow {
   return {
     owner: readOwner(buffer, at),
@@ -281,6 +283,8 @@ export function readFlow(buffer: Buffer, at = 0): Flow {
     rule: buffer.readUInt32LE(at + 44),
     generation: buffer.readUInt32LE(at + 48),
     bound: buffer.readUInt32LE(at + 52),
+    mark: buffer.readUInt32LE(at + 56),
+    dscp: buffer.readUInt32LE(at + 60),
   }
 }
 export function writeFlow(buffer: Buffer, value: Flow, at = 0): Buffer {
@@ -289,6 +293,8 @@ export function writeFlow(buffer: Buffer, value: Flow, at = 0): Buffer {
   buffer.writeUInt32LE(value.rule, at + 44)
   buffer.writeUInt32LE(value.generation, at + 48)
   buffer.writeUInt32LE(value.bound, at + 52)
+  buffer.writeUInt32LE(value.mark, at + 56)
+  buffer.writeUInt32LE(value.dscp, at + 60)
   return buffer
 }
 

@@ -4,6 +4,7 @@ import {
   Capacity,
   type Control,
   controlSize,
+  Limit,
   type LogEntry,
   type Memory,
   type MemoryKey,
@@ -34,7 +35,7 @@ const mapOfCapacity: Readonly<Record<number, string>> = {
 export interface RuleList {
   /** Holds a `struct ruleset` and is as long as one of `Capacity`, and its slack. */
   readonly bytes: Buffer
-  /** Larger than that of any list before. */
+  /** One more than that of the list before. */
   readonly generation: number
   /** How many there are, besides the default. */
   readonly rules: number
@@ -50,7 +51,6 @@ export class RulesInForce {
   readonly #control: Control = { closing: 0, generation: 0, since: 0, refuses: 0, remembers: 0 }
   /** That has the list in force. */
   #map: string | undefined
-  #ruleCount = 0
 
   constructor(object: LoadedObject) {
     this.#object = object
@@ -58,42 +58,40 @@ export class RulesInForce {
 
   /**
    * Puts a compiled list in force: a packet is judged by the old list or by the new one, never by parts of both. Returns
-   * when no packet is judged by the old one any more, some 10 ms later. Counts per rule begin anew.
+   * when no packet is judged by the old one any more, some 10 ms later. Throws, and has changed nothing, where there is no
+   * memory for it.
    */
   put(list: RuleList): void {
     const { bytes, generation } = list
-    this.#clearCounts(this.#ruleCount)
-    this.#ruleCount = list.rules
+    const map = mapOfCapacity[bytes.length]
+    if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
+    const fd = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
+    try {
+      bpf.updateElement('write the rules', fd, u32(0), bytes, 0)
+      this.#clearCounts(list)
+      this.#control.refuses ||= list.refuses ? 1 : 0
+      if (list.again) this.#control.since = generation
+      this.#writeControl()
+      // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
+      this.#object.update(map, u32(0), u32(fd))
+    } finally {
+      // The map of maps has its own reference.
+      closeSync(fd)
+    }
+    if (this.#map !== undefined && this.#map !== map) this.#object.delete(this.#map, u32(0))
+    this.#map = map
+    // What the list before counts, it has counted.
     this.#control.generation = generation
-    this.#control.refuses ||= list.refuses ? 1 : 0
-    if (list.again) this.#control.since = generation
-    this.#writeControl()
-    this.#putList(bytes)
     this.#control.refuses = list.refuses ? 1 : 0
     // Of older rules, and of no use any more.
     this.#control.remembers = 0
     this.#writeControl()
   }
 
-  #putList(bytes: Buffer): void {
-    const map = mapOfCapacity[bytes.length]
-    if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
-    const list = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
-    try {
-      bpf.updateElement('write the rules', list, u32(0), bytes, 0)
-      // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
-      this.#object.update(map, u32(0), u32(list))
-    } finally {
-      // The map of maps has its own reference.
-      closeSync(list)
-    }
-    if (this.#map !== undefined && this.#map !== map) this.#object.delete(this.#map, u32(0))
-    this.#map = map
-  }
-
-  #clearCounts(rules: number): void {
+  #clearCounts(list: RuleList): void {
     const zero = Buffer.alloc(ruleCountSize * bpf.possibleCpus('count processors'))
-    for (let rule = 0; rule <= rules; rule++) this.#object.update('rule_counts', u32(rule), zero)
+    for (let rule = 0; rule <= list.rules; rule++)
+      this.#object.update('rule_counts', countOf(list, rule), zero)
   }
 
   /** Calls back with each entry of rules with `log`. Close it to stop. */
@@ -104,12 +102,15 @@ export class RulesInForce {
     )
   }
 
-  /** Packets and bytes by the number of the rule that decided them, the default's first. */
-  counts(): { packets: bigint; bytes: bigint }[] {
+  /**
+   * Packets and bytes by the number of the rule that decided them, the default's first; of a list in force, or of the one
+   * before, whose counts are final.
+   */
+  counts(list: Pick<RuleList, 'generation' | 'rules'>): { packets: bigint; bytes: bigint }[] {
     const cpus = bpf.possibleCpus('count processors')
     const values = Buffer.alloc(ruleCountSize * cpus)
-    return Array.from({ length: this.#ruleCount + 1 }, (_, rule) => {
-      bpf.lookupElement(this.#object.map('rule_counts'), u32(rule), values)
+    return Array.from({ length: list.rules + 1 }, (_, rule) => {
+      bpf.lookupElement(this.#object.map('rule_counts'), countOf(list, rule), values)
       let [packets, bytes] = [0n, 0n]
       for (let cpu = 0; cpu < cpus; cpu++) {
         const count = readRuleCount(values, cpu * ruleCountSize)
@@ -170,3 +171,7 @@ export class RulesInForce {
     this.#object.update('control', u32(0), writeControl(Buffer.alloc(controlSize), this.#control))
   }
 }
+
+/** Where a rule's packets are counted; see rule_counts.h. */
+const countOf = ({ generation }: Pick<RuleList, 'generation'>, rule: number) =>
+  u32(rule + (generation & 1) * (Limit.rules + 1))

@@ -29,6 +29,9 @@ export interface Accepted {
   readonly rule?: number | undefined
   /** Name of the plugin that this rule wants to be asked. */
   readonly via?: string | undefined
+  /** Of its first packet, as rules see it. */
+  readonly mark?: number | undefined
+  readonly dscp?: number | undefined
   /** Opens the connection the program wanted, from where it wanted it. Throws, or rejects, when refused or aborted. */
   direct(signal: AbortSignal): Duplex | LazyStream | Promise<Duplex | LazyStream>
   /** Ends it with a reset. Default: `socket.resetAndDestroy()`. */

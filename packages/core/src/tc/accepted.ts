@@ -30,6 +30,8 @@ export class AcceptedConnection implements Accepted {
   readonly process: ProcessInfo | undefined
   readonly rule: number | undefined
   readonly via: string | undefined
+  readonly mark: number | undefined
+  readonly dscp: number | undefined
   /** Our end of it. */
   readonly end: TcpSocket
   readonly #acceptance: Acceptance
@@ -45,6 +47,8 @@ export class AcceptedConnection implements Accepted {
     this.process = process
     this.rule = rule
     this.via = via
+    this.mark = flow?.mark
+    this.dscp = flow?.dscp
     this.end = end
     this.#flow = flow
     this.#acceptance = acceptance

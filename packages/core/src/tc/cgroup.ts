@@ -40,6 +40,12 @@ export function findCgroup(path: string): string | undefined {
   return search('')
 }
 
+/** The paths of all below the mount, its own, which is empty, first. */
+export function allCgroups(path: string = ''): string[] {
+  const below = directories(`${cgroupRoot()}${path}`)
+  return [path, ...below.flatMap((name) => allCgroups(`${path}/${name}`))]
+}
+
 /** Ids of a cgroup and those above it, the highest first; undefined when it is gone. */
 export function cgroupIds(path: string): bigint[] | undefined {
   const root = findCgroupRoot()

@@ -10,13 +10,13 @@ import { type CompiledRules, compile } from '../rules/compiled/compile.ts'
 import type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from '../rules/control.ts'
 import { explain } from '../rules/explain.ts'
 import type { Rule, RuleList } from '../rules/model.ts'
-import { systemNames } from '../rules/names.ts'
+import { type Names, systemNames } from '../rules/names.ts'
 import { cgroupsOf, readRules, resolveList } from '../rules/read.ts'
 import type { Packet } from '../rules/reference.ts'
 import type { ResolvedList } from '../rules/resolved.ts'
 import { shadowed } from '../rules/shadowed.ts'
 import type { Accepted } from '../transport.ts'
-import { cgroupRoot, findCgroup } from './cgroup.ts'
+import { allCgroups, cgroupRoot, findCgroup } from './cgroup.ts'
 
 /** Connections that an older list decided may still be on their way to us. */
 const rememberedLists = 16
@@ -47,10 +47,10 @@ export class KernelRules implements Rules, Disposable {
   #list: RuleList
   #compiled: CompiledRules
   #resolved: ResolvedList
-  /** Begins anew with each process, for connections that an earlier one spliced have numbers of its lists. */
-  #generation = Math.floor(Date.now() / 1000)
   /** What was counted for this list before its names were looked up again. */
   #before: readonly RuleCount[] = []
+  /** Interfaces that rules redirect to, and that are gone. */
+  #gone: readonly (string | undefined)[] = []
   #watchers: FSWatcher[] = []
   #timer: NodeJS.Timeout | undefined
 
@@ -59,11 +59,12 @@ export class KernelRules implements Rules, Disposable {
     this.#list = options.list
     options.check(options.list)
     this.#resolved = resolveList(options.list, systemNames())
-    this.#compiled = compile(this.#resolved, this.#generation)
+    // Begins anew with each process, for connections that an earlier one spliced have numbers of its lists.
+    this.#compiled = compile(this.#resolved, Math.floor(Date.now() / 1000))
     this.logged = this.#events.asObservable()
     this.#log = options.steering.rules.watchLog((entry) => this.#report(entry))
-    this.#putInForce(false)
-    this.#watchCgroups()
+    this.#put(this.#compiled, options.list, false)
+    this.#followCgroups()
   }
 
   get list(): RuleList {
@@ -77,30 +78,31 @@ export class KernelRules implements Rules, Disposable {
   replace(rules: readonly (Rule | string)[], options: ReplaceOptions = {}): void {
     const list = readRules(rules, options.default)
     this.#options.check(list)
-    this.#compile(resolveList(list, systemNames()))
-    this.#list = list
+    this.#change(list, resolveList(list, systemNames()), options.reset === true)
     this.#before = []
-    this.#putInForce(options.reset === true)
-    this.#watchCgroups()
+    this.#followCgroups()
     if (options.reset === true) this.resets.next()
   }
 
   /** Looks interfaces and cgroups up again: they come and go. */
   refresh(): void {
     try {
-      const resolved = resolveList(this.#list, systemNames())
+      const resolved = resolveList(this.#list, this.#namesNow())
       if (isDeepStrictEqual(resolved, this.#resolved)) return
-      const before = this.counts()
-      this.#compile(resolved)
-      this.#before = before
-      this.#putInForce(false)
+      const before = this.#compiled
+      this.#change(this.#list, resolved, false)
+      this.#before = this.#countsOf(before)
     } catch (error) {
       this.#options.warn(`the rules stay as they are: ${reason(error)}`)
     }
   }
 
   counts(): readonly RuleCount[] {
-    return this.#options.steering.rules.counts().map(({ packets, bytes }, number) => ({
+    return this.#countsOf(this.#compiled)
+  }
+
+  #countsOf(compiled: CompiledRules): readonly RuleCount[] {
+    return this.#options.steering.rules.counts(compiled).map(({ packets, bytes }, number) => ({
       number,
       packets: packets + (this.#before[number]?.packets ?? 0n),
       bytes: bytes + (this.#before[number]?.bytes ?? 0n),
@@ -117,7 +119,7 @@ export class KernelRules implements Rules, Disposable {
   }
 
   /** The rule that would take a connection now, with its action. */
-  judge({ source, destination, process, interface: name }: Accepted): {
+  judge({ source, destination, process, interface: name, mark = 0, dscp = 0 }: Accepted): {
     action: string
     via: string | undefined
   } {
@@ -129,8 +131,8 @@ export class KernelRules implements Rules, Disposable {
       sport: source.port,
       dport: destination.port,
       ...(name !== undefined && { interface: name }),
-      mark: 0,
-      dscp: 0,
+      mark,
+      dscp,
       ...(process && { uid: process.uid, gid: process.gid, process: process.name }),
       ...(process?.cgroup !== undefined && { cgroups: [process.cgroup] }),
     })
@@ -145,24 +147,49 @@ export class KernelRules implements Rules, Disposable {
     this.resets.complete()
   }
 
-  #compile(resolved: ResolvedList): void {
-    this.#compiled = compile(resolved, this.#generation + 1)
-    this.#resolved = resolved
-    this.#generation++
+  /** A redirect to an interface that is gone leads nowhere until it is back; all other rules hold. */
+  #namesNow(): Names {
+    const names = systemNames()
+    const { rules, fallback } = this.#resolved
+    const actions = [...this.#list.rules.map(({ action }) => action), this.#list.default]
+    const targets = new Map(
+      actions.map((action, at) => [targetOf(action), (rules[at] ?? fallback).redirect] as const),
+    )
+    const gone = [...targets.keys()].filter((name) => name !== undefined && !names.interface(name))
+    for (const name of gone)
+      if (!this.#gone.includes(name))
+        this.#options.warn(`what is redirected to ${name} is lost: that interface is gone`)
+    this.#gone = gone
+    return { ...names, interface: (name) => names.interface(name) ?? targets.get(name) }
   }
 
-  #putInForce(again: boolean): void {
-    this.#lists.set(this.#generation, this.#list)
+  /** Throws, and has changed nothing, when it cannot be compiled or put in force. */
+  #change(list: RuleList, resolved: ResolvedList, again: boolean): void {
+    const compiled = compile(resolved, this.#compiled.generation + 1)
+    this.#put(compiled, list, again)
+    this.#list = list
+    this.#resolved = resolved
+    this.#compiled = compiled
+  }
+
+  #put(compiled: CompiledRules, list: RuleList, again: boolean): void {
+    this.#options.steering.rules.put({ ...compiled, again })
+    // No turn of the event loop is between: nobody has heard of a connection of this list yet.
+    this.#lists.set(compiled.generation, list)
     const [oldest] = this.#lists.keys()
     if (this.#lists.size > rememberedLists && oldest !== undefined) this.#lists.delete(oldest)
-    this.#options.steering.rules.put({ ...this.#compiled, again })
   }
 
-  /** A cgroup that a rule names may be made, or made anew with another id, at any time. */
+  /** A cgroup that a rule names may be made, or made anew with another id, at any time: also before we watch. */
+  #followCgroups(): void {
+    this.#watchCgroups()
+    if (this.#watchers.length > 0) this.#soon()
+  }
+
   #watchCgroups(): void {
     for (const watcher of this.#watchers) watcher.close()
-    const parents = new Set(this.#list.rules.flatMap(cgroupsOf).map(parentOf))
-    this.#watchers = [...parents].flatMap((directory) => {
+    const places = new Set(this.#list.rules.flatMap(cgroupsOf).flatMap(placesOf))
+    this.#watchers = [...places].flatMap((directory) => {
       try {
         const watcher = watch(directory, { persistent: false }, () => this.#soon())
         // The directory is gone: its own parent is watched from then on.
@@ -176,8 +203,9 @@ export class KernelRules implements Rules, Disposable {
   #soon(): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
-      this.refresh()
+      // What is made between would be missed.
       this.#watchCgroups()
+      this.refresh()
     }, settleMs)
   }
 
@@ -198,12 +226,18 @@ export class KernelRules implements Rules, Disposable {
   }
 }
 
-/** The lowest directory that exists above a cgroup: where it, or what leads to it, will be made. */
-function parentOf(path: string): string {
+const targetOf = (action: string) => /^redirect(?:-into)?:(.+)$/.exec(action)?.[1]
+
+/**
+ * Directories in which a cgroup will show, or vanish: the lowest that exists above it; of a systemd unit that is not there, all,
+ * for only systemd knows its slice.
+ */
+function placesOf(path: string): string[] {
   const root = cgroupRoot()
   const found = findCgroup(path)
-  if (found !== undefined) return dirname(`${root}${found}`)
-  let parent = path.startsWith('/') ? dirname(path) : '/'
+  if (found !== undefined) return [dirname(`${root}${found}`)]
+  if (!path.includes('/')) return allCgroups().map((below) => `${root}${below}`)
+  let parent = dirname(path.startsWith('/') ? path : `/${path}`)
   while (parent !== '/' && findCgroup(parent) === undefined) parent = dirname(parent)
-  return `${root}${parent}`
+  return [`${root}${parent}`]
 }
