@@ -1,4 +1,4 @@
-import { formatRule, parseRule } from '@tproxy/core'
+import { formatRule, parseRule, protocols, type Rule } from '@tproxy/core'
 import {
   compile,
   lookUp,
@@ -33,6 +33,43 @@ test('a rule is read as it was written', () => {
       expect(resolved[1]).toEqual(resolved[0])
     }),
     { numRuns: 500 },
+  )
+})
+
+/** Of what means something in a rule, and anything else. */
+const anyName = fc.oneof(
+  fc.constantFrom('tcp', 'ipv6', 'ip6', 'iface', 'protocol', 'not', 'log', 'toString', '#x', 'a #b', '!x'),
+  fc.string({ unit: fc.constantFrom('a', ' ', '"', ',', '#', '!', '\n', 'é'), minLength: 1, maxLength: 7 }),
+)
+const oneOrMore = (name: fc.Arbitrary<string>) =>
+  fc.oneof(name, fc.uniqueArray(name, { minLength: 2, maxLength: 4 }))
+
+test('a rule is read as it was written, whatever names hold', () => {
+  const names = { interface: oneOrMore(anyName), process: oneOrMore(anyName), cgroup: oneOrMore(anyName) }
+  const protocol = oneOrMore(fc.constantFrom(...Object.keys(protocols)))
+  const rules = fc.record(
+    {
+      action: fc.constant('proxy'),
+      ip: fc.constantFrom(4, 6),
+      ...names,
+      via: anyName,
+      not: fc.record(names),
+    },
+    { requiredKeys: ['action'] },
+  )
+  const others = fc.record(
+    {
+      action: fc.constantFrom('drop', 'redirect:a,"b', 'redirect:#'),
+      protocol,
+      not: fc.record({ protocol }),
+    },
+    { requiredKeys: ['action'] },
+  )
+  fc.assert(
+    fc.property(fc.oneof(rules, others), (rule) => {
+      expect(parseRule(formatRule(rule as Rule))).toEqual(rule)
+    }),
+    { numRuns: 2000 },
   )
 })
 

@@ -22,15 +22,15 @@ export { reset } from './relay.ts'
 export type { Remember, Remembered } from './remember.ts'
 export type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from './rules/control.ts'
 export { examineNames, examineRules, type RuleFinding } from './rules/examine.ts'
+export { misfit } from './rules/fields.ts'
+export { formatRule } from './rules/format.ts'
 export type { Action, Criteria, OneOf, Rule, RuleList } from './rules/model.ts'
 export { nearest } from './rules/nearest.ts'
 export type { Packet } from './rules/reference.ts'
 export { compileRules, type RuleTables } from './rules/tables.ts'
 export {
   contradiction,
-  formatRule,
   isAction,
-  misfit,
   type Place,
   parseRule,
   parseRuleAt,

@@ -1,10 +1,10 @@
 import { compile } from './compiled/compile.ts'
+import { formatRule } from './format.ts'
 import type { Action, Criteria, Rule } from './model.ts'
 import { type Names, systemNames } from './names.ts'
 import { readRules, resolveList } from './read.ts'
 import type { ResolvedRule } from './resolved.ts'
 import { matchesNothing, shadowed } from './shadowed.ts'
-import { formatRule } from './text.ts'
 import { parseNumbers } from './values.ts'
 
 /** What has a rule refused on this host, or makes it of no use there. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { formatRule, parseRule, parseRuleList, readRuleLines } from './text.ts'
+import { formatRule } from './format.ts'
+import { parseRule, parseRuleList, readRuleLines } from './text.ts'
 
 describe('a line becomes a rule', () => {
   test.each([
@@ -24,6 +25,14 @@ describe('a line becomes a rule', () => {
       { action: 'drop', process: 'my app', cgroup: 'ssh.service' },
     ],
     ['drop not udp not ip4', { action: 'drop', not: { protocol: 'udp', ip: 4 } }],
+    ['drop proto ipv6 ipv4', { action: 'drop', protocol: 'ipv6', ip: 4 }],
+    ['drop process "a #b" # "c', { action: 'drop', process: 'a #b' }],
+    [
+      'drop process "say ""hi""" "!x",tcp dport 5',
+      { action: 'drop', process: ['say "hi"', '!x'], protocol: 'tcp', dport: 5 },
+    ],
+    ['drop process "tcp", "iface" udplite#', { action: 'drop', process: ['tcp', 'iface', 'udplite#'] }],
+    ['drop tcp # dport 25', { action: 'drop', protocol: 'tcp' }],
   ])('%s', (line, rule) => {
     expect(parseRule(line)).toEqual(rule)
     expect(parseRule(formatRule(parseRule(line)))).toEqual(rule)
@@ -50,6 +59,14 @@ describe('an error says where, and what was expected', () => {
     ['proxy udp', 'tcp with proxy, which carries TCP only'],
     ['drop via socks', 'proxy with via'],
     ['drop udp process curl', 'of other packets it is not known'],
+    ['drop process "my app', 'at column 14: expected quotes around the whole word, such as "my app"'],
+    ['drop process "a"b dport 5', 'at column 14: expected quotes around the whole word'],
+    ['drop process a"b"', '(a quote inside is written twice)'],
+    ['drop "not" tcp', 'at column 6: expected a keyword, got "not"'],
+    ['drop interface ""', 'at column 16: expected an interface'],
+    ['drop toString', 'at column 6: expected what to match'],
+    ['drop dscp toString', 'at column 11: expected a DSCP, such as 46 or ef, got "toString"'],
+    ['drop proto constructor', 'at column 12: expected a protocol, such as gre or 47, got "constructor"'],
   ])('%s', (line, message) => {
     expect(() => parseRule(line)).toThrow(message)
   })
@@ -61,6 +78,13 @@ test('a file has a rule a line, comments, and what applies otherwise', () => {
     default: 'direct',
   })
   expect(() => parseRuleList('drop dport 1\n  drop foo', 'my.rules')).toThrow(/^my\.rules:2:8: .*"foo"/)
+})
+
+test('in a file, too, quotes hold what looks like a comment, and a comment what looks like a quote', () => {
+  expect(readRuleLines('drop process "a #b" # don"t\n#"\ndrop process "a #b\n', 'f')).toMatchObject({
+    rules: [{ action: 'drop', process: 'a #b' }],
+    problems: [{ message: expect.stringContaining('f:3:14: expected quotes around the whole word') }],
+  })
 })
 
 test('all lines that do not parse are told at once', () => {

@@ -1,68 +1,9 @@
 import { TproxyError } from '../errors.ts'
+import { actions, aliases, type Field, fields, keywords, versions } from './fields.ts'
 import type { Action, Criteria, OneOf, Rule } from './model.ts'
 import { nearest } from './nearest.ts'
-import { parseAddresses, parseDscp, parseNumbers, parseProcess, parseProtocol, protocols } from './values.ts'
-
-/** How a list field is written, and what to say when a value is none. */
-interface Field {
-  readonly name: Exclude<keyof Criteria, 'ip'>
-  readonly valid: (word: string) => boolean
-  readonly expected: string
-}
-
-const port = (word: string) => parseNumbers(word, 0xffff) !== undefined
-const id = (word: string) => parseNumbers(word, 0xffffffff) !== undefined || /^[a-z_][\w.-]*\$?$/i.test(word)
-
-const address = 'an address, prefix or range, such as 10.0.0.0/8 or 192.0.2.1-192.0.2.9'
-const fields: Readonly<Record<string, Field>> = {
-  proto: {
-    name: 'protocol',
-    valid: (word) => parseProtocol(word) !== undefined,
-    expected: 'a protocol, such as gre or 47',
-  },
-  from: { name: 'from', valid: (word) => parseAddresses(word) !== undefined, expected: address },
-  to: { name: 'to', valid: (word) => parseAddresses(word) !== undefined, expected: address },
-  sport: { name: 'sport', valid: port, expected: 'a port or range, such as 443 or 8000-8999' },
-  dport: { name: 'dport', valid: port, expected: 'a port or range, such as 443 or 8000-8999' },
-  interface: { name: 'interface', valid: () => true, expected: 'an interface, such as eth0' },
-  uid: { name: 'uid', valid: id, expected: 'a user, such as 1000, 1000-1999 or alice' },
-  gid: { name: 'gid', valid: id, expected: 'a group, such as 1000, 1000-1999 or staff' },
-  cgroup: { name: 'cgroup', valid: () => true, expected: 'a cgroup, such as /user.slice or ssh.service' },
-  process: {
-    name: 'process',
-    valid: (word) => parseProcess(word) !== undefined,
-    expected: 'the name of a process, of at most 15 bytes',
-  },
-  mark: {
-    name: 'mark',
-    valid: (word) => parseNumbers(word, 0xffffffff) !== undefined,
-    expected: 'a mark, such as 0x10',
-  },
-  dscp: {
-    name: 'dscp',
-    valid: (word) => parseDscp(word) !== undefined,
-    expected: 'a DSCP, such as 46 or ef',
-  },
-}
-
-const versions: Readonly<Record<string, 4 | 6>> = { ip4: 4, ipv4: 4, ip6: 6, ipv6: 6 }
-const aliases: Readonly<Record<string, string>> = { iface: 'interface', protocol: 'proto' }
-const actions = ['proxy', 'direct', 'drop', 'reject', 'redirect:IFACE', 'redirect-into:IFACE']
-const keywords = [
-  ...Object.keys(fields),
-  ...Object.keys(protocols),
-  ...Object.keys(versions),
-  'not',
-  'via',
-  'log',
-]
-
-interface Word {
-  readonly text: string
-  /** From 1. */
-  readonly column: number
-  readonly quoted: boolean
-}
+import { named, parseProtocol, protocols } from './values.ts'
+import { isBroken, splitWords, type Word } from './words.ts'
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
 
@@ -71,8 +12,8 @@ export type Place = (column: number) => string
 
 /**
  * Reads one line: an action, then any of what {@link Rule} names, in any order: `drop tcp dport 25`, `direct to
- * 10.0.0.0/8 192.168.0.0/16`, `proxy tcp dport 80,443 not uid 1000 via socks`. Lists are separated by commas or spaces.
- * Throws `E_RULE` with the column.
+ * 10.0.0.0/8 192.168.0.0/16`, `proxy tcp dport 80,443 not uid 1000 via socks`. Lists are separated by commas or spaces;
+ * what could be something else is quoted, `process "my app"`; `#` begins a comment. Throws `E_RULE` with the column.
  */
 export function parseRule(text: string): Rule {
   return parseRuleAt(text, (column) => `rule "${text}": at column ${column}`)
@@ -101,11 +42,9 @@ export function readRuleLines(text: string, file: string): RuleLines {
   const problems: TproxyError[] = []
   let fallback: Action | undefined
   for (const [index, line] of text.split(/\r?\n/).entries()) {
-    // Not trimmed at the left: columns are those of the file.
-    const code = line.replace(/(^|\s)#.*/, '').trimEnd()
-    if (code === '') continue
-    const parser = new Parser(code, (column) => `${file}:${index + 1}:${column}`)
+    if (/^\s*(#|$)/.test(line)) continue
     try {
+      const parser = new Parser(line, (column) => `${file}:${index + 1}:${column}`)
       const given = parser.default()
       if (given !== undefined) fallback = given
       else if (rules.push(parser.rule())) lines.push(index + 1)
@@ -130,13 +69,17 @@ class Parser {
   #next = 0
 
   constructor(text: string, place: Place) {
-    this.#words = [...text.matchAll(/"([^"]*)"|[^\s,"]+/g)].map((match) => ({
-      text: match[1] ?? match[0],
-      column: match.index + 1,
-      quoted: match[1] !== undefined,
-    }))
-    this.#end = text.length + 1
+    const { words, end } = splitWords(text)
+    this.#words = words
+    this.#end = end
     this.#place = place
+    const broken = words.find(isBroken)
+    if (broken !== undefined)
+      throw this.#wrong(
+        broken,
+        'quotes around the whole word, such as "my app"',
+        'a quote inside is written twice',
+      )
   }
 
   /** The action of a line that says what applies by default. */
@@ -154,14 +97,16 @@ class Parser {
     for (let word = this.#take(); word !== undefined; word = this.#take()) {
       let negated = false
       let keyword = word
-      if (word.text === 'not') {
+      if (word.text === 'not' && !word.quoted) {
         negated = true
         const after = this.#take()
         if (after === undefined) throw this.#wrong(after, 'what must not match, such as tcp or to 10.0.0.0/8')
         keyword = after
       }
-      if (!negated && keyword.text === 'log') rule.log = true
-      else if (!negated && keyword.text === 'via') rule.via = this.#value('the name of a plugin')
+      const { text } = keyword
+      if (keyword.quoted) throw this.#wrong(keyword, 'a keyword')
+      if (!negated && text === 'log') rule.log = true
+      else if (!negated && text === 'via') rule.via = this.#value('the name of a plugin')
       else {
         const criteria: Mutable<Criteria> = negated ? (rule.not ??= {}) : rule
         this.#criterion(keyword, criteria)
@@ -179,14 +124,13 @@ class Parser {
   }
 
   #criterion(keyword: Word, criteria: Mutable<Criteria>): void {
-    const text = aliases[keyword.text] ?? keyword.text
-    const version = versions[text]
-    const field = fields[text]
-    if (keyword.quoted) throw this.#wrong(keyword, 'a keyword')
+    const text = named(aliases, keyword.text) ?? keyword.text
+    const version = named(versions, text)
+    const field = named(fields, text)
     if (version !== undefined) {
       this.#once(keyword, criteria, 'ip')
       criteria.ip = version
-    } else if (protocols[text] !== undefined) {
+    } else if (named(protocols, text) !== undefined) {
       // Several in a row are a list.
       const before = criteria.protocol === undefined ? [] : [criteria.protocol].flat()
       criteria.protocol = oneOrMany([...before, text])
@@ -195,7 +139,7 @@ class Parser {
       const values: string[] = []
       for (let word = this.#words[this.#next]; word !== undefined; word = this.#words[this.#next]) {
         if (values.length > 0 && this.#endsList(word, field)) break
-        if (word.text.startsWith('!'))
+        if (word.text.startsWith('!') && !word.quoted)
           throw this.#wrong(word, field.expected, `write: not ${text} ${word.text.slice(1)}`)
         if (!field.valid(word.text)) throw this.#wrong(word, field.expected)
         values.push(word.text)
@@ -215,9 +159,8 @@ class Parser {
 
   /** A keyword ends a list, unless it stands first in it, where it can only be a value. */
   #endsList(word: Word, field: Field): boolean {
-    if (word.quoted) return false
-    const text = aliases[word.text] ?? word.text
-    return keywords.includes(text) && (field.name !== 'protocol' || protocols[text] === undefined)
+    if (word.quoted || !keywords.includes(word.text)) return false
+    return field.name !== 'protocol' || named(protocols, word.text) === undefined
   }
 
   #once(keyword: Word, criteria: Criteria, field: keyof Criteria): void {
@@ -246,13 +189,6 @@ class Parser {
   }
 }
 
-/** What is expected instead of a value that a field cannot have; undefined when it can. */
-export function misfit(name: Exclude<keyof Criteria, 'ip'>, value: unknown): string | undefined {
-  const field = Object.values(fields).find((candidate) => candidate.name === name)
-  const fits = (typeof value === 'string' || typeof value === 'number') && value !== ''
-  return fits && field?.valid(String(value)) ? undefined : field?.expected
-}
-
 /** What makes a rule impossible to apply, as what is expected instead; undefined when nothing does. */
 export function contradiction(rule: Rule): string | undefined {
   const numbers = rule.protocol === undefined ? undefined : [rule.protocol].flat().map(parseProtocol)
@@ -277,28 +213,3 @@ function plain(field: keyof Criteria, value: string): string {
   const numeric = field === 'sport' || field === 'dport' || field === 'uid' || field === 'gid'
   return (numeric && /^\d+$/.test(value) ? Number(value) : value) as string
 }
-
-/** Writes a rule as one line that {@link parseRule} reads. */
-export function formatRule(rule: Rule): string {
-  return [
-    rule.action,
-    ...formatCriteria(rule, ''),
-    ...formatCriteria(rule.not ?? {}, 'not '),
-    ...(rule.via === undefined ? [] : [`via ${quote(rule.via)}`]),
-    ...(rule.log === true ? ['log'] : []),
-  ].join(' ')
-}
-
-function formatCriteria(criteria: Criteria, prefix: string): string[] {
-  const words = Object.entries(fields).flatMap(([keyword, { name }]) => {
-    const given = criteria[name]
-    if (given === undefined) return []
-    const values = [given].flat().map(String)
-    const known = name === 'protocol' && values.length === 1 && protocols[values[0] ?? ''] !== undefined
-    return [`${prefix}${known ? '' : `${keyword} `}${values.map(quote).join(',')}`]
-  })
-  return criteria.ip === undefined ? words : [`${prefix}ip${criteria.ip}`, ...words]
-}
-
-const quote = (value: string) =>
-  /[\s,"#]/.test(value) || (keywords.includes(value) && protocols[value] === undefined) ? `"${value}"` : value

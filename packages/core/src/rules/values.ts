@@ -54,6 +54,11 @@ function inRange(low: number, high: number, max: number): Range | undefined {
   return [BigInt(low), BigInt(high)]
 }
 
+/** What a name stands for in a table; undefined for what objects inherit, such as `toString`. */
+export function named<T>(table: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(table, name) ? table[name] : undefined
+}
+
 /** Numbers of the IANA protocol registry that people know by name. */
 export const protocols: Readonly<Record<string, number>> = {
   icmp: 1,
@@ -77,7 +82,7 @@ export const protocols: Readonly<Record<string, number>> = {
 
 /** A name of {@link protocols}, or a number. undefined for anything else. */
 export function parseProtocol(given: string | number): Range | undefined {
-  const known = protocols[String(given)]
+  const known = named(protocols, String(given))
   return known === undefined ? parseNumbers(given, 255) : [BigInt(known), BigInt(known)]
 }
 
@@ -94,7 +99,7 @@ export const codePoints: Readonly<Record<string, number>> = {
 
 /** A name of {@link codePoints}, or a number or range. undefined for anything else. */
 export function parseDscp(given: string | number): Range | undefined {
-  const known = codePoints[String(given)]
+  const known = named(codePoints, String(given))
   return known === undefined ? parseNumbers(given, 63) : [BigInt(known), BigInt(known)]
 }
 
