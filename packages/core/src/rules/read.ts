@@ -1,6 +1,8 @@
 import { reason, TproxyError } from '../errors.ts'
+import { criteria } from './fields.ts'
 import type { Action, Rule, RuleList } from './model.ts'
 import type { Names } from './names.ts'
+import { nearest } from './nearest.ts'
 import { resolveRule } from './resolve.ts'
 import type { ResolvedList } from './resolved.ts'
 import { contradiction, isAction, parseRule } from './text.ts'
@@ -12,15 +14,37 @@ export function readRules(given: readonly (Rule | string)[], fallback: Action = 
     throw new TproxyError('E_RULE', `default: "${word}" is not an action`, {
       hint: 'such as direct or drop',
     })
+  if (!Array.isArray(given))
+    throw new TproxyError('E_RULE', 'rules: expected a list', { hint: "such as ['drop tcp dport 25']" })
   const rules = given.map((rule, index) => {
     if (typeof rule === 'string') return parseRule(rule)
+    const name = `rule ${index + 1}`
+    if (!isMapping(rule))
+      throw new TproxyError('E_RULE', `${name}: expected a text, or a mapping with an action`)
     const action: string = rule.action
-    if (!isAction(action)) throw new TproxyError('E_RULE', `rule ${index + 1}: "${action}" is not an action`)
+    if (!isAction(action)) throw new TproxyError('E_RULE', `${name}: "${action}" is not an action`)
+    checkKeys(rule, ['action', 'not', 'via', 'log', ...criteria], name)
+    if (rule.not !== undefined) {
+      if (!isMapping(rule.not)) throw new TproxyError('E_RULE', `${name}: not: expected a mapping`)
+      checkKeys(rule.not, criteria, `${name}: not`)
+    }
     const problem = contradiction(rule)
-    if (problem !== undefined) throw new TproxyError('E_RULE', `rule ${index + 1}: expected ${problem}`)
+    if (problem !== undefined) throw new TproxyError('E_RULE', `${name}: expected ${problem}`)
     return rule
   })
   return { rules, default: fallback }
+}
+
+const isMapping = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** A key that is not known, and hence not looked at, would leave a rule that matches more than is meant. */
+function checkKeys(mapping: object, known: readonly string[], name: string): void {
+  const unknown = Object.keys(mapping).find((key) => !known.includes(key))
+  if (unknown === undefined) return
+  const meant = nearest(unknown, known)
+  throw new TproxyError('E_RULE', `${name}: unknown key ${unknown}`, {
+    hint: meant === undefined ? `one of ${known.join(', ')}` : `did you mean ${meant}?`,
+  })
 }
 
 /** Looks up what names stand for, now. Throws `E_RULE` that names the rule. */
