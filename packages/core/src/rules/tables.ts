@@ -1,5 +1,5 @@
 import { compile } from './compiled/compile.ts'
-import type { Rules } from './control.ts'
+import type { Rules, Shadow } from './control.ts'
 import { explain } from './explain.ts'
 import type { Action, Rule } from './model.ts'
 import { systemNames } from './names.ts'
@@ -18,10 +18,11 @@ export function compileRules(given: readonly (Rule | string)[], fallback?: Actio
   const names = systemNames()
   const resolved = resolveList(list, names)
   const compiled = compile(resolved, 1)
+  let hidden: readonly Shadow[] | undefined
   return {
     list,
     get shadowed() {
-      return shadowed(resolved.rules, compiled)
+      return (hidden ??= shadowed(resolved.rules, compiled))
     },
     explain: (packet) => explain(compiled, list, packet, names),
   }

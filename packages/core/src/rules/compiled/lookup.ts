@@ -56,7 +56,7 @@ export interface Answer {
 }
 
 /** Looks a packet up as `LIST(ask)` of lookup.h does, in the same bytes. */
-export function lookUp({ bytes, words }: CompiledRules, question: Question): Answer {
+export function lookUp({ bytes }: CompiledRules, question: Question): Answer {
   const ruleset = readRuleset(bytes)
   const dimensions = Buffer.from(ruleset.dimensions)
   const dimension = (field: number) => readDimension(dimensions, field * dimensionSize)
@@ -122,20 +122,26 @@ export function lookUp({ bytes, words }: CompiledRules, question: Question): Ans
 
   const { group } = ruleset
   const numberOf = (bit: number) => bytes.readUInt16LE(ruleset.order + bit * 2)
-  /** Words of 32 bits. */
-  const wordOf = (row: number, word: number) => {
-    if (group === 0) return bytes.readUInt32LE(row + word * 4)
-    const summary = bytes.readBigUInt64LE(row)
-    const own = 1n << BigInt(Math.floor(word / (group * 2)))
-    if ((summary & own) === 0n) return 0
-    const before = population(summary & (own - 1n))
-    const at = group === 1 ? row + 8 + before * 8 : bytes.readUInt32LE(row + 8 + before * 4)
-    return bytes.readUInt32LE(at + (word % (group * 2)) * 4)
+  /** Words of 32 bits in a group. */
+  const size = Math.max(1, group) * 2
+  const summaryOf = (row: number) => (group === 0 ? 1n : bytes.readBigUInt64LE(row))
+  /** Where the words of a group are in a row that has some. */
+  const groupOf = (row: number, index: number) => {
+    if (group === 0) return row
+    const before = population(summaryOf(row) & ((1n << BigInt(index)) - 1n))
+    return group === 1 ? row + 8 + before * 8 : bytes.readUInt32LE(row + 8 + before * 4)
   }
   const matching: number[] = []
-  for (let word = 0; word < words * 2; word++) {
-    let bits = rows.reduce((common, [, row]) => common & wordOf(row, word), -1)
-    for (; bits !== 0; bits &= bits - 1) matching.push(numberOf(word * 32 + 31 - Math.clz32(bits & -bits)))
+  // A list of thousands of rules is asked for each of them: groups without a match are passed over.
+  let summaries = rows.reduce((common, [, row]) => common & summaryOf(row), -1n)
+  for (let index = 0; summaries !== 0n; index++, summaries >>= 1n) {
+    if ((summaries & 1n) === 0n) continue
+    const groups = rows.map(([, row]) => groupOf(row, index))
+    for (let word = 0; word < size; word++) {
+      let bits = groups.reduce((common, at) => common & bytes.readUInt32LE(at + word * 4), -1)
+      for (; bits !== 0; bits &= bits - 1)
+        matching.push(numberOf((index * size + word) * 32 + 31 - Math.clz32(bits & -bits)))
+    }
   }
   matching.sort((a, b) => a - b)
   const winner = matching[0] ?? 0
@@ -146,9 +152,11 @@ export function lookUp({ bytes, words }: CompiledRules, question: Question): Ans
     against: (rule) => {
       let bit = 0
       while (numberOf(bit) !== rule) bit++
-      return rows
-        .filter(([, row]) => (wordOf(row, bit >>> 5) & (1 << (bit & 31))) === 0)
-        .map(([name]) => name)
+      const [word, index] = [bit >>> 5, Math.floor((bit >>> 5) / size)]
+      const has = (row: number) =>
+        ((summaryOf(row) >> BigInt(index)) & 1n) !== 0n &&
+        (bytes.readUInt32LE(groupOf(row, index) + (word % size) * 4) & (1 << (bit & 31))) !== 0
+      return rows.filter(([, row]) => !has(row)).map(([name]) => name)
     },
   }
 }
