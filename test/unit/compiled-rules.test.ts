@@ -14,7 +14,10 @@ import { anyPacket, anyRule, listOf } from '../local/rules.ts'
 
 const cgroups = ['/', '/a', '/a/b', '/a/b/c', '/d', '/d/e']
 const names: Names = {
-  interface: (name) => ({ ifindex: Number(name.slice(3)) + 2, mac: undefined, gateway: undefined }),
+  interface: (name) =>
+    name.startsWith('wan')
+      ? { ifindex: Number(name.slice(3)) + 2, mac: undefined, gateway: undefined }
+      : undefined,
   user: () => undefined,
   group: () => undefined,
   cgroup(path) {
@@ -119,6 +122,10 @@ test('a rule is shadowed by one that covers it, and not by one that does not', (
   expect(hidden('drop to 10.0.0.0/8 not tcp', 'direct to 10.1.0.0/16')).toEqual([])
   expect(hidden('drop uid 0', 'drop dport 1')).toEqual([])
   expect(hidden('drop', 'direct')).toEqual([{ rule: 2, by: 1 }])
+  // Neither of these is there.
+  expect(hidden('drop interface aaa0', 'direct interface bbb0')).toEqual([])
+  expect(hidden('drop interface aaa0,bbb0', 'direct interface bbb0 tcp')).toEqual([{ rule: 2, by: 1 }])
+  expect(hidden('drop not interface aaa0', 'direct interface wan0')).toEqual([{ rule: 2, by: 1 }])
 })
 
 test('10 000 rules compile within a second', () => {

@@ -2,7 +2,7 @@ import type { CompiledRules } from './compiled/compile.ts'
 import { lookUp, type Question } from './compiled/lookup.ts'
 import type { Explanation } from './control.ts'
 import type { RuleList } from './model.ts'
-import type { Names } from './names.ts'
+import { missingInterface, type Names } from './names.ts'
 import type { Packet } from './reference.ts'
 import { parseAddresses, parseProcess } from './values.ts'
 
@@ -27,7 +27,10 @@ export function toQuestion(packet: Packet, names: Names): Question {
     protocol: packet.protocol,
     sport: packet.sport ?? 0,
     dport: packet.dport ?? 0,
-    interface: packet.interface === undefined ? 0 : (names.interface(packet.interface)?.ifindex ?? 0),
+    interface:
+      packet.interface === undefined
+        ? undefined
+        : (names.interface(packet.interface)?.ifindex ?? missingInterface(packet.interface)),
     mark: packet.mark,
     dscp: packet.dscp,
     uid: packet.uid,

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { cgroupIds, findCgroup } from '../tc/cgroup.ts'
 import { defaultGateway, findInterface } from '../tc/interfaces.ts'
@@ -40,6 +41,14 @@ export function systemNames(): Names {
       return found === undefined ? undefined : cgroupIds(found)
     },
   }
+}
+
+/**
+ * The number that stands for an interface that does not exist. No interface has one above 2^31, so that rules for it match
+ * nothing; and each name has its own, so that a rule for one does not look like a rule for another.
+ */
+export function missingInterface(name: string): number {
+  return (hash('sha1', name, 'buffer').readUInt32BE() | 0x8000_0000) >>> 0
 }
 
 /** The third field of passwd(5) and group(5). */

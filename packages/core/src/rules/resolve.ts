@@ -1,6 +1,6 @@
 import { TproxyError } from '../errors.ts'
 import type { Criteria, OneOf, Rule } from './model.ts'
-import type { Names } from './names.ts'
+import { missingInterface, type Names } from './names.ts'
 import type { Conditions, Ranges, ResolvedRule } from './resolved.ts'
 import { parseAddresses, parseDscp, parseNumbers, parseProcess, parseProtocol, type Range } from './values.ts'
 
@@ -34,7 +34,7 @@ export function resolveRule(rule: Rule, names: Names): ResolvedRule {
     return known === undefined ? undefined : ([BigInt(known), BigInt(known)] as const)
   }
   const present = (name: string): Range => {
-    const ifindex = BigInt(names.interface(name)?.ifindex ?? 0)
+    const ifindex = BigInt(names.interface(name)?.ifindex ?? missingInterface(name))
     return [ifindex, ifindex]
   }
 

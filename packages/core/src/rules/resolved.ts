@@ -23,7 +23,7 @@ export interface Conditions {
   readonly protocol?: Ranges
   readonly sport?: Ranges
   readonly dport?: Ranges
-  /** By ifindex. */
+  /** By ifindex, or as `missingInterface` has it. */
   readonly interface?: Ranges
   readonly uid?: Ranges
   readonly gid?: Ranges

@@ -41,10 +41,10 @@ function firstPacket(rule: ResolvedRule): Question | undefined {
     protocol: Number(first(rule.protocol) ?? 0n),
     dport: Number(first(rule.dport) ?? 0n),
     sport: Number(first(rule.sport) ?? 0n),
-    interface: Number(first(rule.interface) ?? 0n),
     mark: Number(first(rule.mark) ?? 0n),
     dscp: Number(first(rule.dscp) ?? 0n),
     // Where the rule does not ask, one that does covers nothing.
+    interface: numberOr(first(rule.interface)),
     uid: numberOr(first(rule.uid)),
     gid: numberOr(first(rule.gid)),
     process: first(rule.process),

@@ -19,7 +19,7 @@ export interface Question {
   readonly protocol: number
   readonly sport: number
   readonly dport: number
-  readonly interface: number
+  readonly interface: number | undefined
   readonly mark: number
   readonly dscp: number
   readonly uid: number | undefined
