@@ -1,6 +1,7 @@
-import { formatRule, parseRule, protocols, type Rule } from '@tproxy/core'
+import { formatRule, type Packet, parseRule, protocols, type Rule } from '@tproxy/core'
 import {
   compile,
+  explain,
   lookUp,
   matchRules,
   type Names,
@@ -91,6 +92,42 @@ test('compiled rules say what the rules say, one after the other', { timeout: 30
     }),
     { numRuns: 150 },
   )
+})
+
+test('what is not known of a packet matches neither way', { timeout: 30_000 }, () => {
+  const optional = ['sport', 'dport', 'interface', 'uid', 'gid', 'process', 'cgroups'] as const
+  const partly = fc.tuple(anyPacket, fc.subarray([...optional])).map(([packet, unknown]) => {
+    const left = Object.entries(packet).filter(([field]) => !unknown.some((each) => each === field))
+    return Object.fromEntries(left) as unknown as Packet
+  })
+  fc.assert(
+    fc.property(listOf(anyRule), fc.array(partly, { minLength: 20, maxLength: 20 }), (rules, packets) => {
+      const list = { rules, default: 'proxy' } as const
+      const compiled = compile(resolveList(list, names), 1)
+      for (const packet of packets) {
+        const { rule, against } = explain(compiled, list, packet, names)
+        expect({ packet, rule }).toEqual({ packet, rule: matchRules(list, packet).rule })
+        const speaking = against.filter(({ fields }) => fields.length > 0)
+        expect(speaking).toHaveLength(rule === 0 ? rules.length : rule - 1)
+      }
+    }),
+    { numRuns: 100 },
+  )
+})
+
+test('of a process, the kernel knows 15 bytes of its name', () => {
+  const list = { rules: [parseRule('drop process chromium-browse')], default: 'proxy' } as const
+  const compiled = compile(resolveList(list, names), 1)
+  const rest = {
+    ip: 4,
+    protocol: 6,
+    source: '192.0.2.1',
+    destination: '192.0.2.2',
+    mark: 0,
+    dscp: 0,
+  } as const
+  expect(explain(compiled, list, { ...rest, process: 'chromium-browser-long' }, names).rule).toBe(1)
+  expect(explain(compiled, list, { ...rest, process: 'chromium-brow' }, names).rule).toBe(0)
 })
 
 test('a shadowed rule never wins', { timeout: 30_000 }, () => {

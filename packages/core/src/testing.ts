@@ -13,7 +13,7 @@
 // The parts that compiled rules are made of, to be compared with matchRules.
 export { type CompiledRules, compile } from './rules/compiled/compile.ts'
 export { lookUp } from './rules/compiled/lookup.ts'
-export { toQuestion } from './rules/explain.ts'
+export { explain, toQuestion } from './rules/explain.ts'
 export { type Names, systemNames } from './rules/names.ts'
 export { resolveList } from './rules/read.ts'
 export { matchRules } from './rules/reference.ts'

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import { nearest, type Packet, parseProtocol, protocols, TproxyError } from '@tproxy/core'
+import { endpoint, nearest, type Packet, parseProtocol, protocols, TproxyError } from '@tproxy/core'
 import { getent, groupNumber } from '../invoker.ts'
 
 /** What is known of a packet besides its ends; as options have it. */
@@ -53,16 +53,23 @@ function protocolNumber(text: string): number {
   })
 }
 
-/** `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. Throws `E_OPTION`. */
+/**
+ * `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. What an IPv6 socket sends to `::ffff:192.0.2.1` is IPv4.
+ * Throws `E_OPTION`.
+ */
 export function parseEnd(text: string): { ip: 4 | 6; address: string; port: number | undefined } {
   const [, bracketed, plain = text, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?$/.exec(text) ?? []
   const address = bracketed ?? plain
-  const ip = isIP(address)
-  if ((ip !== 4 && ip !== 6) || Number(port ?? 0) > 65_535)
+  if (address.includes('%'))
+    throw new TproxyError('E_OPTION', `"${text}" is an address with a zone`, {
+      hint: `write ${address.replace(/%.*/, '')}`,
+    })
+  if (isIP(address) === 0 || Number(port ?? 0) > 65_535)
     throw new TproxyError('E_OPTION', `"${text}" is no address`, {
       hint: 'such as 192.0.2.1, 192.0.2.1:80 or [2001:db8::1]:80',
     })
-  return { ip, address, port: port === undefined ? undefined : Number(port) }
+  const end = endpoint(address, Number(port ?? 0))
+  return { ip: end.family, address: end.address, port: port === undefined ? undefined : end.port }
 }
 
 /** A user or group, by its number or its name here. */

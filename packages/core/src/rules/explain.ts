@@ -1,20 +1,34 @@
 import type { CompiledRules } from './compiled/compile.ts'
-import { lookUp, type Question } from './compiled/lookup.ts'
+import { type FieldName, lookUp, type Question } from './compiled/lookup.ts'
 import type { Explanation } from './control.ts'
-import type { RuleList } from './model.ts'
+import type { Rule, RuleList } from './model.ts'
 import { missingInterface, type Names } from './names.ts'
 import type { Packet } from './reference.ts'
-import { parseAddresses, parseProcess } from './values.ts'
+import { parseAddresses, processNumber } from './values.ts'
 
 /** Looks a packet up in compiled rules, and says why no earlier one wins. */
 export function explain(compiled: CompiledRules, list: RuleList, packet: Packet, names: Names): Explanation {
-  const { rule, against } = lookUp(compiled, toQuestion(packet, names))
+  const { matching, against } = lookUp(compiled, toQuestion(packet, names))
+  const rule = matching.find((number) => portsLacking(list.rules[number - 1], packet).length === 0) ?? 0
   const numbers = Array.from({ length: rule === 0 ? list.rules.length : rule }, (_, index) => index + 1)
   return {
     rule,
     action: list.rules[rule - 1]?.action ?? list.default,
-    against: numbers.map((number) => ({ rule: number, fields: against(number) })),
+    against: numbers.map((number) => ({
+      rule: number,
+      fields: [...new Set([...against(number), ...portsLacking(list.rules[number - 1], packet)])],
+    })),
   }
+}
+
+/** Ports that a rule asks for and that are not given. The tables know no packet of TCP without ports. */
+function portsLacking(rule: Rule | undefined, packet: Packet): FieldName[] {
+  const lacking = (port: 'sport' | 'dport') =>
+    packet[port] === undefined && (rule?.[port] ?? rule?.not?.[port]) !== undefined
+  return [
+    ...(lacking('dport') ? ['protocol or dport' as const] : []),
+    ...(lacking('sport') ? ['sport' as const] : []),
+  ]
 }
 
 /** A packet as the kernel would ask about it, now. */
@@ -35,7 +49,7 @@ export function toQuestion(packet: Packet, names: Names): Question {
     dscp: packet.dscp,
     uid: packet.uid,
     gid: packet.gid,
-    process: packet.process === undefined ? undefined : parseProcess(packet.process)?.[0],
+    process: packet.process === undefined ? undefined : processNumber(packet.process),
     cgroups: deepest === undefined ? undefined : names.cgroup(deepest),
   }
 }

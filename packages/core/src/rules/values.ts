@@ -103,12 +103,20 @@ export function parseDscp(given: string | number): Range | undefined {
   return known === undefined ? parseNumbers(given, 63) : [BigInt(known), BigInt(known)]
 }
 
-/** The kernel's name of a process as one number, the first byte the most significant. undefined beyond 15 bytes. */
+/** The kernel's name of a process, as {@link processNumber} has it. undefined beyond 15 bytes. */
 export function parseProcess(name: string): Range | undefined {
   const bytes = Buffer.from(name)
-  if (bytes.length === 0 || bytes.length > 15 || bytes.includes(0)) return undefined
-  const padded = Buffer.alloc(16)
-  bytes.copy(padded)
-  const value = (padded.readBigUInt64BE(0) << 64n) | padded.readBigUInt64BE(8)
+  if (bytes.length === 0 || bytes.length > processBytes || bytes.includes(0)) return undefined
+  const value = processNumber(name)
   return [value, value]
+}
+
+/** What the kernel keeps of a process's name. */
+const processBytes = 15
+
+/** As one number, the first byte the most significant, padded with zeros to 16. */
+export function processNumber(name: string): bigint {
+  const padded = Buffer.alloc(16)
+  Buffer.from(name).copy(padded, 0, 0, processBytes)
+  return (padded.readBigUInt64BE(0) << 64n) | padded.readBigUInt64BE(8)
 }
