@@ -38,7 +38,7 @@ export {
   type RuleLines,
   readRuleLines,
 } from './rules/text.ts'
-export { parseProtocol, protocols } from './rules/values.ts'
+export { codePoints, parseDscp, parseProtocol, protocols } from './rules/values.ts'
 export { type ServiceManager, serviceManager } from './service-manager.ts'
 export type { Session, SessionEnd } from './session.ts'
 export { type Cgroup, cgroupRoot, makeCgroup } from './tc/cgroup.ts'

@@ -33,11 +33,15 @@ export function commandPage(version: string): string {
         ...Object.entries(sections).flatMap(([title, flags]) => [subheading(title), ...options(flags)]),
         heading('COMMANDS'),
         paragraph('In place of a command to run. A program of such a name is run behind --.'),
-        ...Object.values(subcommands).flatMap(({ forms, flags }) => [
-          ...Object.entries(forms).map(([form, says]) => term(usage(`tproxy-run ${form}`), says)),
-          ...(Object.values(sections).some((section) => Object.keys(section)[0] === Object.keys(flags)[0])
+        ...Object.values(subcommands).flatMap(({ forms, flags, flagsOf }) => [
+          ...Object.entries(forms).flatMap(([form, says]) => [
+            term(usage(`tproxy-run ${form}`), says),
+            ...below(flagsOf?.[form] ?? {}),
+          ]),
+          ...(flagsOf !== undefined ||
+          Object.values(sections).some((section) => Object.keys(section)[0] === Object.keys(flags)[0])
             ? []
-            : ['.RS', ...options(flags), '.RE']),
+            : below(flags)),
         ]),
         heading('EXIT STATUS'),
         paragraph(exitCodeIs),
@@ -62,6 +66,8 @@ const usage = (line: string) =>
     .split(' ')
     .map((word) => (/^[[]|[A-Z]{2}/.test(word) ? italic(word) : bold(word)))
     .join(' ')
+
+const below = (flags: Flags) => (Object.keys(flags).length === 0 ? [] : ['.RS', ...options(flags), '.RE'])
 
 function options(flags: Flags): string[] {
   return Object.entries(flags).map(([name, flag]) => term(written(name, flag), flag.says))

@@ -1,11 +1,13 @@
 import { answerFlags, type Completion, type Flags, flags, selfFlags } from '../options.ts'
-import { reloadFlags, rulesFlags, statusFlags } from '../rules/invocation.ts'
+import { explainFlags, reloadFlags, showFlags, statusFlags } from '../rules/invocation.ts'
 import { topFlags } from '../top/invocation.ts'
 import { traceFlags } from '../trace/invocation.ts'
 
 /** A word in place of the command, with which something else is done. */
 export interface Subcommand {
   readonly flags: Flags
+  /** Which of them go with a form, where not all do. */
+  readonly flagsOf?: Readonly<Record<string, Flags>>
   /** What can follow it. */
   readonly complete?: Completion
   /** How it is written, and what it does. */
@@ -14,6 +16,8 @@ export interface Subcommand {
 
 export const shells = ['bash', 'zsh', 'fish'] as const
 export type Shell = (typeof shells)[number]
+
+const explainForm = 'rules explain tcp 192.0.2.1 203.0.113.10:443 --uid 1000'
 
 /** By name, in the order in which they are told. */
 export const subcommands: Readonly<Record<string, Subcommand>> = {
@@ -35,11 +39,12 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     },
   },
   rules: {
-    flags: rulesFlags,
+    flags: { ...showFlags, ...explainFlags },
+    flagsOf: { rules: showFlags, [explainForm]: explainFlags, 'rules check FILE': answerFlags },
     complete: ['check', 'explain'],
     forms: {
       rules: 'what each rule of the one that runs counted; --watch: every second',
-      'rules explain tcp 192.0.2.1 203.0.113.10:443 --uid 1000':
+      [explainForm]:
         'which rule wins and why; also --gid, --cgroup, --process, --interface, --mark, --dscp. With --config, --rules or --rule: by those, without privileges',
       'rules check FILE': 'whether rules, or a .yaml, are valid; exit code 1 if not',
     },

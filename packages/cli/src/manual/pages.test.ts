@@ -32,6 +32,18 @@ describe.each([
   })
 })
 
+it('the manual has the options of a form where it has the form', () => {
+  const [, show = '', explain = '', check = ''] =
+    /rules\n(what each rule[^]*?)(\.TP\ntproxy-run rules explain[^]*?)(\.TP\ntproxy-run rules check[^]*?)\.TP\ntproxy-run reload/.exec(
+      commandPage(manifest.version).replaceAll(/\\f[A-Z]|\\(?=-)/g, ''),
+    ) ?? []
+  const told = (text: string) => [...text.matchAll(/^(?:-\w, )?--(\w+)/gm)].map(([, name]) => name)
+  expect(told(show)).toEqual(['watch', 'pid', 'json', 'help', 'version'])
+  expect(told(explain)).toEqual(expect.arrayContaining(['config', 'uid', 'dscp', 'pid']))
+  expect(told(explain)).not.toContain('watch')
+  expect(told(check)).toEqual(['json', 'help', 'version'])
+})
+
 it('help and manual tell every option and subcommand', () => {
   const shown = [help(), commandPage(manifest.version).replaceAll('\\-', '-')]
   for (const text of shown) {

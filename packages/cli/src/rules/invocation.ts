@@ -44,9 +44,13 @@ const some = (value: string, says: string, complete?: Completion): Flag => ({
   ...(complete && { complete }),
 })
 
-/** Options of each subcommand. */
-export const rulesFlags: Flags = {
+/** Options of each subcommand, and of each form of `rules`. */
+export const showFlags: Flags = {
   watch: { type: 'boolean', says: 'again every second' },
+  pid,
+  ...answerFlags,
+}
+export const explainFlags: Flags = {
   config,
   rule,
   rules,
@@ -56,7 +60,7 @@ export const rulesFlags: Flags = {
   cgroup: some('PATH', 'of the program'),
   process: some('NAME', 'of the program'),
   mark: some('N', 'of the packet'),
-  dscp: some('N', 'of the packet'),
+  dscp: some('N', 'of the packet, or a name, such as ef'),
   pid,
   ...answerFlags,
 }

@@ -16,3 +16,12 @@ it('refuses what would be looked up as something else', () => {
   expect(parse('[fe80::2]:65536')).toThrow('is no address')
   expect(parse('192.0.2.1')).toThrow('fe80::1 and 192.0.2.1 are of different IP versions')
 })
+
+it('takes a DSCP as rules do', () => {
+  const dscp = (text: string) => parsePacket(['udp', '192.0.2.1', '192.0.2.2'], { dscp: text }).dscp
+  expect(['ef', 'cs1', '46', '0x2e'].map(dscp)).toEqual([46, 8, 46, 46])
+  expect(() => dscp('64')).toThrow('--dscp is "64" (a number up to 63, or a name such as ef)')
+  expect(() => dscp('1-2')).toThrow('--dscp is "1-2"')
+  expect(() => dscp('af45')).toThrow('did you mean af41?')
+  expect(() => dscp('toString')).toThrow('--dscp is "toString"')
+})

@@ -1,5 +1,14 @@
 import { isIP } from 'node:net'
-import { endpoint, nearest, type Packet, parseProtocol, protocols, TproxyError } from '@tproxy/core'
+import {
+  codePoints,
+  endpoint,
+  nearest,
+  type Packet,
+  parseDscp,
+  parseProtocol,
+  protocols,
+  TproxyError,
+} from '@tproxy/core'
 import { getent, groupNumber } from '../invoker.ts'
 
 /** What is known of a packet besides its ends; as options have it. */
@@ -32,7 +41,7 @@ export function parsePacket(words: readonly string[], options: PacketOptions): P
     ...(source.port !== undefined && { sport: source.port }),
     ...(destination.port !== undefined && { dport: destination.port }),
     mark: number('mark', options.mark, 0xffffffff) ?? 0,
-    dscp: number('dscp', options.dscp, 63) ?? 0,
+    dscp: options.dscp === undefined ? 0 : codePoint(options.dscp),
     ...known('uid', numberOrName('uid', options.uid)),
     ...known('gid', numberOrName('gid', options.gid)),
     ...known('process', process),
@@ -70,6 +79,15 @@ export function parseEnd(text: string): { ip: 4 | 6; address: string; port: numb
     })
   const end = endpoint(address, Number(port ?? 0))
   return { ip: end.family, address: end.address, port: port === undefined ? undefined : end.port }
+}
+
+function codePoint(text: string): number {
+  const [low, high] = parseDscp(text) ?? []
+  if (low !== undefined && low === high) return Number(low)
+  const near = nearest(text, Object.keys(codePoints))
+  throw new TproxyError('E_OPTION', `--dscp is "${text}"`, {
+    hint: near === undefined ? 'a number up to 63, or a name such as ef' : `did you mean ${near}?`,
+  })
 }
 
 /** A user or group, by its number or its name here. */
