@@ -46,6 +46,15 @@ it('tells where a file names what this host does not know', async () => {
       'b.yaml:2:14: redirect:nosuch0: there is no interface nosuch0 (see: ip link)',
       'b.yaml:3:37: there is no group none (see: getent group)',
     ])
+
+    writeFileSync(`${directory}/a.rules`, 'drop udp\ndefault redirect:nosuch0\n')
+    writeFileSync(`${directory}/b.yaml`, 'rules: []\ndefault-action: direct\n')
+    for (const config of [undefined, sources.config])
+      await expect(readFiles({ ...sources, config, rules: sources.rules.slice(1) })).rejects.toMatchObject({
+        problems: [
+          `${directory}/a.rules:2:18: redirect:nosuch0: there is no interface nosuch0 (see: ip link)`,
+        ],
+      })
   } finally {
     rmSync(directory, { recursive: true })
   }

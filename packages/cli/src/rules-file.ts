@@ -6,7 +6,7 @@ import type { RuleSource } from './options.ts'
 /** What texts and files of rules come to. */
 export interface GivenRules {
   readonly rules: readonly Rule[]
-  /** Says of one of them what is wrong with it, with its file, line and column. */
+  /** Says of one of them, or of the default, what is wrong with it, with its file, line and column. */
   readonly describe: (finding: RuleFinding) => string
   /** Where none matches; undefined when no line says so. */
   readonly default: Action | undefined
@@ -17,16 +17,18 @@ export interface GivenRules {
 /** Reads `--rule` and `--rules` in the order given. */
 export function readRules(sources: readonly RuleSource[]): GivenRules {
   const lists = sources.map((source) => ('text' in source ? readText(source.text) : readFile(source.file)))
+  const last = lists.findLast((list) => list.default !== undefined)
   return {
     rules: lists.flatMap(({ rules }) => rules),
     describe: (finding) => {
+      if (finding.rule === 0 && last !== undefined) return last.describe(finding)
       let rule = finding.rule
       for (const list of lists)
         if (rule <= list.rules.length) return list.describe({ ...finding, rule })
         else rule -= list.rules.length
       return finding.message
     },
-    default: lists.findLast((list) => list.default !== undefined)?.default,
+    default: last?.default,
     problems: lists.flatMap(({ problems }) => problems),
   }
 }
@@ -57,9 +59,9 @@ function readFile(file: string): GivenRules {
   } catch (error) {
     return { ...nothing, problems: [`--rules ${file}: ${unreadable(error)}`] }
   }
-  const { problems, lines, ...list } = readRuleLines(text, file)
+  const { problems, lines, defaultLine, ...list } = readRuleLines(text, file)
   const describe = ({ rule, value, ...finding }: RuleFinding) => {
-    const line = lines[rule - 1] ?? 1
+    const line = (rule === 0 ? defaultLine : lines[rule - 1]) ?? 1
     const code = text.split('\n')[line - 1] ?? ''
     const found = value === undefined ? undefined : wholeWord(value).exec(code)?.index
     const column = (found ?? code.search(/\S/)) + 1

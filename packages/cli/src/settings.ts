@@ -96,9 +96,8 @@ export async function readFiles(
     .filter(({ severity }) => severity === 'error')
     .map((finding) => {
       const inFile = finding.rule - own.rules.length
-      return finding.rule > 0 && inFile <= 0
-        ? own.describe(finding)
-        : found.describe({ ...finding, rule: Math.max(0, inFile) })
+      const isOwn = finding.rule === 0 ? own.default !== undefined : inFile <= 0
+      return isOwn ? own.describe(finding) : found.describe({ ...finding, rule: Math.max(0, inFile) })
     })
   if (unknown.length > 0) throw new Problems(unknown)
   return { file: config, rules, defaultAction }

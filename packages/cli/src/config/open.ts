@@ -1,5 +1,5 @@
-import { nearest, parseRuleAt, type Rule } from '@tproxy/core'
-import { type Document, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument } from 'yaml'
+import { nearest, parseRuleAt, type Rule, reason } from '@tproxy/core'
+import { type Document, isCollection, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml'
 import { explain, type Finding, type Place, wholeWord } from '../finding.ts'
 import { type ConfigFile, type Issue, validate } from './schema.ts'
 
@@ -26,7 +26,23 @@ export function openConfig(text: string): OpenedConfig {
 
   for (const { pos, message } of [...document.errors, ...document.warnings])
     found.push({ at: pos[0], message, remedy: undefined })
-  const value: unknown = found.length === 0 ? document.toJS() : {}
+  visit(document, {
+    Alias(_, alias) {
+      if (alias.resolve(document) === undefined)
+        found.push({
+          at: alias.range?.[0] ?? 0,
+          message: `there is no &${alias.source} before`,
+          remedy: `quote "*${alias.source}" if it is text`,
+        })
+    },
+  })
+  let value: unknown = {}
+  try {
+    if (found.length === 0) value = document.toJS()
+  } catch (error) {
+    // Such as aliases of aliases that become more than fits into memory.
+    found.push({ at: 0, message: reason(error), remedy: undefined })
+  }
   const valid = validate(value)
   const issues = 'issues' in valid ? valid.issues : []
   for (const issue of found.length === 0 ? issues : [])

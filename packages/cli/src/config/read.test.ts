@@ -85,6 +85,10 @@ const action = 'an action: proxy, direct, drop, reject, redirect:IFACE or redire
 const address = 'an address, prefix or range, such as 10.0.0.0/8 or 192.0.2.1-192.0.2.9'
 const port = 'a port or range, such as 443 or 8000-8999'
 
+/** Nine levels, each with ten of the one before. */
+const bomb = `a0: &a0 [x]
+${Array.from({ length: 9 }, (_, i) => `a${i + 1}: &a${i + 1} [${`*a${i}, `.repeat(10)}]`).join('\n')}`
+
 describe('what is wrong is told with its place', () => {
   it.each<[string, string, string]>([
     ['no mapping', '- a', '1:1: expected a mapping, such as rules: [drop tcp dport 25], got a list'],
@@ -158,6 +162,17 @@ describe('what is wrong is told with its place', () => {
     ['a key twice', 'mark: 1\nmark: 2\n', '2:1: Map keys must be unique'],
     ['the syntax', 'rules: [drop', '1:13: Flow sequence in block collection must be'],
     ['a tag', 'rules: !x []', '1:8: Unresolved tag: !x'],
+    [
+      'an alias of nothing',
+      'mark: 1\nrules:\n  - *nope',
+      '3:5: there is no &nope before (quote "*nope" if it is text)',
+    ],
+    ['more aliases than fit', bomb, '1:1: Excessive alias count'],
+    [
+      'what only looks like a name',
+      'rules:\n  - { action: drop, dscp: toString }',
+      '2:27: expected a DSCP, such as 46 or ef, got "toString"',
+    ],
   ])('%s', (_, text, problem) => {
     expect(problemsOf(text)).toEqual([expect.stringContaining(`f.yaml:${problem}`)])
   })

@@ -29,8 +29,9 @@ export interface RuleLines {
   readonly rules: readonly Rule[]
   /** Of each, the number of its line, from 1. */
   readonly lines: readonly number[]
-  /** What applies where none matches, if a line says so. */
+  /** What applies where none matches, if a line says so; and the number of that line. */
   readonly default?: Action
+  readonly defaultLine?: number
   /** Of lines that do not parse, as `file:line:column: expected …, got …`. */
   readonly problems: readonly TproxyError[]
 }
@@ -40,24 +41,24 @@ export function readRuleLines(text: string, file: string): RuleLines {
   const rules: Rule[] = []
   const lines: number[] = []
   const problems: TproxyError[] = []
-  let fallback: Action | undefined
+  let otherwise: Pick<RuleLines, 'default' | 'defaultLine'> = {}
   for (const [index, line] of text.split(/\r?\n/).entries()) {
     if (/^\s*(#|$)/.test(line)) continue
     try {
       const parser = new Parser(line, (column) => `${file}:${index + 1}:${column}`)
       const given = parser.default()
-      if (given !== undefined) fallback = given
+      if (given !== undefined) otherwise = { default: given, defaultLine: index + 1 }
       else if (rules.push(parser.rule())) lines.push(index + 1)
     } catch (error) {
       problems.push(error as TproxyError)
     }
   }
-  return { rules, lines, ...(fallback !== undefined && { default: fallback }), problems }
+  return { rules, lines, ...otherwise, problems }
 }
 
 /** {@link readRuleLines} of a text without problems. Throws `E_RULE` for the first. */
 export function parseRuleList(text: string, file: string): Pick<RuleLines, 'rules' | 'default'> {
-  const { problems, lines: _, ...list } = readRuleLines(text, file)
+  const { problems, lines: _, defaultLine: __, ...list } = readRuleLines(text, file)
   if (problems[0] !== undefined) throw problems[0]
   return list
 }
