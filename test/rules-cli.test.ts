@@ -370,22 +370,25 @@ describe('without privileges', () => {
     write('drop tcp', 'drop tcp dport 9')
     expect(await as('rules', 'check', file)).toMatchObject({
       code: 0,
-      stdout: `${file} is valid: 2 rules, default proxy
-rule 2 never matches: rule 1 covers it (2: drop tcp dport 9; 1: drop tcp)
+      stdout: `${file}:4:5: warning: rule 2 never matches: rule 1 covers it (drop tcp) (put it before rule 1, or remove it)
+${file} is valid: 1 warning
 `,
     })
+    expect(await as('rules', 'check', file)).toEqual(await as('check', file))
     writeFileSync(`${directory}/list.rules`, 'drop foo\ndirect\ndefault nothing\nredirect:nowhere0\n')
     const { code, stdout, stderr } = await as('rules', 'check', `${directory}/list.rules`)
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
-    expect(stderr.split('\n').map((line) => line.split(' ').slice(0, 2))).toEqual([
-      ['tproxy-run:', `${directory}/list.rules:1:6:`],
-      ['tproxy-run:', `${directory}/list.rules:3:9:`],
+    expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
+    expect(stdout.split('\n').map((line) => line.split(' ').slice(0, 2))).toEqual([
+      [`${directory}/list.rules:1:6:`, 'error:'],
+      [`${directory}/list.rules:3:9:`, 'error:'],
+      [`${directory}/list.rules:4:10:`, 'error:'],
+      [`${directory}/list.rules:`, '3'],
       [''],
     ])
-    writeFileSync(`${directory}/list.rules`, 'redirect:nowhere0\n')
-    expect((await as('rules', 'check', `${directory}/list.rules`)).stderr).toBe(
-      `tproxy-run: ${directory}/list.rules:1:10: redirect:nowhere0: there is no interface nowhere0 (see: ip link)\n`,
-    )
+    expect(await as('rules', 'check', '/nonexistent')).toMatchObject({
+      code: 1,
+      stdout: '/nonexistent: error: no such file\n/nonexistent: 1 error, 0 warnings\n',
+    })
   })
 
   test('a packet can be explained by a file of ten thousand rules', async () => {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type Action, parseRule, type Rule, type RuleFinding, readRuleLines, reason } from '@tproxy/core'
-import { locate, wholeWord } from './finding.ts'
+import { explain, type Finding, locate, type Place, wholeWord } from './finding.ts'
 import type { RuleSource } from './options.ts'
 
 /** What texts and files of rules come to. */
@@ -53,21 +53,48 @@ function readText(text: string): GivenRules {
 }
 
 function readFile(file: string): GivenRules {
-  let text: string
+  let opened: OpenedRules
   try {
-    text = readFileSync(file, 'utf8')
+    opened = openRules(readFileSync(file, 'utf8'))
   } catch (error) {
     return { ...nothing, problems: [`--rules ${file}: ${unreadable(error)}`] }
   }
-  const { problems, lines, defaultLine, ...list } = readRuleLines(text, file)
-  const describe = ({ rule, value, ...finding }: RuleFinding) => {
-    const line = (rule === 0 ? defaultLine : lines[rule - 1]) ?? 1
-    const code = text.split('\n')[line - 1] ?? ''
-    const found = value === undefined ? undefined : wholeWord(value).exec(code)?.index
-    const column = (found ?? code.search(/\S/)) + 1
-    return locate(file, { ...finding, place: { line, column } })
+  return {
+    rules: opened.rules,
+    default: opened.default,
+    describe: (finding) => locate(file, { ...finding, place: opened.place(finding) }),
+    problems: opened.errors.map((error) => locate(file, error)),
   }
-  return { ...nothing, ...list, describe, problems: problems.map(reason) }
+}
+
+/** A file of rules, taken apart into what is as it should be and what is not. */
+export interface OpenedRules {
+  /** What is malformed, in the order of the file. */
+  readonly errors: readonly Finding[]
+  readonly rules: readonly Rule[]
+  readonly default: Action | undefined
+  /** Where that stands which was found about a rule, or about the default. */
+  readonly place: (finding: Pick<RuleFinding, 'rule' | 'value'>) => Place
+}
+
+/** Takes a file of rules apart. */
+export function openRules(text: string): OpenedRules {
+  const { rules, lines, default: fallback, defaultLine, problems } = readRuleLines(text)
+  return {
+    errors: problems.map(({ line, column, error }) => ({
+      severity: 'error',
+      place: { line, column },
+      ...explain(error),
+    })),
+    rules,
+    default: fallback,
+    place({ rule, value }) {
+      const line = (rule === 0 ? defaultLine : lines[rule - 1]) ?? 1
+      const code = text.split('\n')[line - 1] ?? ''
+      const found = value === undefined ? undefined : wholeWord(value).exec(code)?.index
+      return { line, column: (found ?? code.search(/\S/)) + 1 }
+    },
+  }
 }
 
 /** Why a file cannot be read. */

@@ -36,6 +36,7 @@ export {
   parseRuleAt,
   parseRuleList,
   type RuleLines,
+  type RuleProblem,
   readRuleLines,
 } from './rules/text.ts'
 export { codePoints, parseDscp, parseProtocol, protocols } from './rules/values.ts'

@@ -6,9 +6,25 @@ import { unreadable } from '../rules-file.ts'
 import { clean } from '../scrub.ts'
 import { examine } from './examine.ts'
 
+interface Form {
+  readonly file: string
+  readonly json: boolean
+}
+
 /** `tproxy-run check [FILE]`. Ends with 1 when a start with this file, on this host, would be refused. */
-export async function check({ file, json }: { file: string; json: boolean }): Promise<Ending> {
-  const findings = await findingsIn(file)
+export function check(form: Form): Promise<Ending> {
+  return tell(form, async (text) => {
+    const config = openConfig(text)
+    return [...config.errors, ...(await examine(config))]
+  })
+}
+
+/** Tells what is found in the text of a file. */
+export async function tell(
+  { file, json }: Form,
+  find: (text: string) => Finding[] | Promise<Finding[]>,
+): Promise<Ending> {
+  const findings = await findingsIn(file, find)
   const errors = findings.filter(({ severity }) => severity === 'error').length
   console.log(
     json
@@ -20,15 +36,15 @@ export async function check({ file, json }: { file: string; json: boolean }): Pr
   return { code: errors === 0 ? 0 : 1 }
 }
 
-async function findingsIn(file: string): Promise<Finding[]> {
+async function findingsIn(file: string, find: Parameters<typeof tell>[1]): Promise<Finding[]> {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
   } catch (error) {
     return [{ severity: 'error', place: undefined, message: unreadable(error), remedy: undefined }]
   }
-  const config = openConfig(text)
-  return [...config.errors, ...(await examine(config))].toSorted(
+  const found = await find(text)
+  return found.toSorted(
     (a, b) => (a.place?.line ?? 0) - (b.place?.line ?? 0) || (a.place?.column ?? 0) - (b.place?.column ?? 0),
   )
 }

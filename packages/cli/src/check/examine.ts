@@ -1,16 +1,10 @@
-import {
-  examineRules,
-  inspect,
-  type Plugin,
-  type RoutingOptions,
-  selectInterfaces,
-  TproxyError,
-} from '@tproxy/core'
+import { inspect, type Plugin, type RoutingOptions, selectInterfaces, TproxyError } from '@tproxy/core'
 import type { OpenedConfig } from '../config/open.ts'
 import { explain, type Finding } from '../finding.ts'
 import { getent } from '../invoker.ts'
 import { defined, interfaceSelection, pluginChoice } from '../options.ts'
 import { loadPlugins } from '../plugins.ts'
+import { examineRuleList } from './rule-list.ts'
 
 /** What a look at the file and at this host finds, besides what is malformed. Nothing is applied. */
 export async function examine(config: OpenedConfig): Promise<Finding[]> {
@@ -20,7 +14,7 @@ export async function examine(config: OpenedConfig): Promise<Finding[]> {
     ...(errors.length === 0 ? examineChoice(config, plugins) : []),
     ...(errors.length === 0 ? await examineUpstreams(config, plugins) : []),
     ...examineInterfaces(config),
-    ...examineRuleList(config),
+    ...examineRulesOf(config),
     ...examineRouting(config),
     ...examineUser(config),
   ]
@@ -129,25 +123,22 @@ function examineInterfaces(config: OpenedConfig): Finding[] {
   })
 }
 
-function examineRuleList(config: OpenedConfig): Finding[] {
+function examineRulesOf(config: OpenedConfig): Finding[] {
   const { 'default-action': fallback, interfaces } = config.sound
-  // While some cannot be read, the others have not their numbers.
-  const numbered = config.rules.every(([index], at) => index === at)
-  try {
-    const found = examineRules(
-      config.rules.map(([, rule]) => rule),
-      fallback,
-    )
-      .filter(({ path }) => numbered || path.length > 0)
-      .map(({ rule, path, value, message, remedy, severity }): Finding => {
-        const index = config.rules[rule - 1]?.[0]
-        const whole = index === undefined ? ['default-action'] : ['rules', index, ...path]
-        return { severity, place: config.place(whole, value), message, remedy }
-      })
-    return [...found, ...elsewhere(config, interfaces)]
-  } catch (error) {
-    return [{ severity: 'error', place: config.place(['rules']), ...explain(error) }]
-  }
+  const found = examineRuleList({
+    rules: config.rules.map(([, rule]) => rule),
+    default: fallback,
+    whole: config.rules.every(([index], at) => index === at),
+    place(finding) {
+      if (finding === undefined) return config.place(['rules'])
+      const index = config.rules[finding.rule - 1]?.[0]
+      return config.place(
+        index === undefined ? ['default-action'] : ['rules', index, ...finding.path],
+        finding.value,
+      )
+    },
+  })
+  return [...found, ...elsewhere(config, interfaces)]
 }
 
 /** Rules for interfaces that are not intercepted. */

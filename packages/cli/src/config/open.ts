@@ -63,12 +63,14 @@ export function openConfig(text: string): OpenedConfig {
       return [
         [
           index,
-          parseRuleAt(rule, (column) => ((at = inside === undefined ? start : inside + column - 1), '')),
+          parseRuleAt(rule, (column, message) => {
+            at = inside === undefined ? start : inside + column - 1
+            return message
+          }),
         ],
       ]
     } catch (error) {
-      const { message, remedy } = explain(error)
-      found.push({ at, message: message.replace(/^: /, ''), remedy })
+      found.push({ at, ...explain(error) })
       return []
     }
   })

@@ -46,7 +46,8 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
       rules: 'what each rule of the one that runs counted; --watch: every second',
       [explainForm]:
         'which rule wins and why; also --gid, --cgroup, --process, --interface, --mark, --dscp. With --config, --rules or --rule: by those, without privileges',
-      'rules check FILE': 'whether rules, or a .yaml, are valid; exit code 1 if not',
+      'rules check FILE':
+        'all that is wrong with a file of rules on this host, and rules of no use; with a .yaml, what check does. Exit code 1 if it would be refused',
     },
   },
   reload: {

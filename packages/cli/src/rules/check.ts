@@ -1,44 +1,18 @@
-import { compileRules, reason } from '@tproxy/core'
+import { check, tell } from '../check/check.ts'
+import { examineRuleList } from '../check/rule-list.ts'
 import type { Ending } from '../ending.ts'
-import { complain } from '../output.ts'
-import { Problems } from '../problems.ts'
-import { clean } from '../scrub.ts'
-import { readFiles } from '../settings.ts'
-import { describeShadows } from '../shadows.ts'
+import type { Finding } from '../finding.ts'
+import { openRules } from '../rules-file.ts'
 
-/** `tproxy-run rules check FILE`. */
-export async function checkRules({ file, json }: { file: string; json: boolean }): Promise<Ending> {
-  try {
-    const { rules, defaultAction } = await readFiles(
-      /\.ya?ml$/i.test(file) ? { config: file, rules: [] } : { config: undefined, rules: [{ file }] },
-    )
-    const tables = compiled(file, () => compileRules(rules, defaultAction))
-    const { list, shadowed } = tables
-    if (json)
-      console.log(
-        JSON.stringify({ event: 'check', valid: true, rules: rules.length, default: list.default, shadowed }),
-      )
-    else {
-      const count = `${rules.length} rule${rules.length === 1 ? '' : 's'}`
-      console.log(
-        [`${file} is valid: ${count}, default ${list.default}`, ...describeShadows(tables)].join('\n'),
-      )
-    }
-    return { code: 0 }
-  } catch (error) {
-    if (!(error instanceof Problems)) throw error
-    const problems = error.problems.map((problem) => clean(problem))
-    if (json) console.log(JSON.stringify({ event: 'check', valid: false, problems }))
-    else for (const problem of problems) complain(problem)
-    return { code: 1 }
-  }
+/** `tproxy-run rules check FILE`. A configuration file is more than its rules, and checked as a whole. */
+export function checkRules(form: { file: string; json: boolean }): Promise<Ending> {
+  return /\.ya?ml$/i.test(form.file) ? check(form) : tell(form, findInRules)
 }
 
-/** What this host does not know, such as a user, is a problem of the file too. */
-function compiled<T>(file: string, compile: () => T): T {
-  try {
-    return compile()
-  } catch (error) {
-    throw new Problems([`${file}: ${reason(error)}`])
-  }
+/** All that is wrong with the text of a file of rules, or of no use. */
+export function findInRules(text: string): Finding[] {
+  const { errors, rules, default: fallback, place } = openRules(text)
+  const whole = errors.length === 0
+  const found = examineRuleList({ rules, default: fallback, whole, place: (it) => it && place(it) })
+  return [...errors, ...found]
 }

@@ -81,18 +81,30 @@ test('a file has a rule a line, comments, and what applies otherwise', () => {
 })
 
 test('in a file, too, quotes hold what looks like a comment, and a comment what looks like a quote', () => {
-  expect(readRuleLines('drop process "a #b" # don"t\n#"\ndrop process "a #b\n', 'f')).toMatchObject({
+  expect(readRuleLines('drop process "a #b" # don"t\n#"\ndrop process "a #b\n')).toMatchObject({
     rules: [{ action: 'drop', process: 'a #b' }],
-    problems: [{ message: expect.stringContaining('f:3:14: expected quotes around the whole word') }],
+    problems: [
+      {
+        line: 3,
+        column: 14,
+        error: { message: expect.stringContaining('expected quotes around the whole') },
+      },
+    ],
   })
 })
 
 test('all lines that do not parse are told at once', () => {
-  const { rules, problems } = readRuleLines('drop dport 1\ndrop foo\ndefault maybe\nallow', 'f')
+  const text = 'drop dport 1\ndrop foo\ndefault maybe\nallow\ndefault drop\n default direct'
+  const { rules, problems, ...otherwise } = readRuleLines(text)
   expect(rules).toHaveLength(1)
-  expect(problems.map(({ message }) => message.slice(0, 16))).toEqual([
-    'f:2:6: expected ',
-    'f:3:9: expected ',
-    'f:4:1: expected ',
+  expect(otherwise).toEqual({ lines: [1], default: 'drop', defaultLine: 5 })
+  expect(
+    problems.map(({ line, column, error }) => `${line}:${column}: ${error.message.slice(0, 16)}`),
+  ).toEqual([
+    '2:6: expected what to',
+    '3:9: expected an acti',
+    '4:1: expected an acti',
+    '6:2: expected default',
   ])
+  expect(problems.at(-1)?.error.message).toBe('expected default once, got "default" (see line 5)')
 })

@@ -7,8 +7,8 @@ import { isBroken, splitWords, type Word } from './words.ts'
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
 
-/** Names a place in a text that is a rule, by the column from 1. */
-export type Place = (column: number) => string
+/** Makes the message about what is wrong at a column, from 1, of a text that is a rule. */
+export type Place = (column: number, message: string) => string
 
 /**
  * Reads one line: an action, then any of what {@link Rule} names, in any order: `drop tcp dport 25`, `direct to
@@ -16,12 +16,20 @@ export type Place = (column: number) => string
  * what could be something else is quoted, `process "my app"`; `#` begins a comment. Throws `E_RULE` with the column.
  */
 export function parseRule(text: string): Rule {
-  return parseRuleAt(text, (column) => `rule "${text}": at column ${column}`)
+  return parseRuleAt(text, (column, message) => `rule "${text}": at column ${column}: ${message}`)
 }
 
 /** {@link parseRule} of a text that stands somewhere. */
 export function parseRuleAt(text: string, place: Place): Rule {
   return new Parser(text, place).rule()
+}
+
+/** What is wrong with a line, both counted from 1. */
+export interface RuleProblem {
+  readonly line: number
+  readonly column: number
+  /** `expected …, got …` */
+  readonly error: TproxyError
 }
 
 /** What a text with a rule a line says. */
@@ -32,25 +40,29 @@ export interface RuleLines {
   /** What applies where none matches, if a line says so; and the number of that line. */
   readonly default?: Action
   readonly defaultLine?: number
-  /** Of lines that do not parse, as `file:line:column: expected …, got …`. */
-  readonly problems: readonly TproxyError[]
+  /** Of lines that do not parse. */
+  readonly problems: readonly RuleProblem[]
 }
 
-/** Reads one rule a line; `default ACTION` says what applies where none matches; `#` begins a comment. */
-export function readRuleLines(text: string, file: string): RuleLines {
+/** Reads one rule a line; one may be `default ACTION`, which says what applies where none matches; `#` begins a comment. */
+export function readRuleLines(text: string): RuleLines {
   const rules: Rule[] = []
   const lines: number[] = []
-  const problems: TproxyError[] = []
+  const problems: RuleProblem[] = []
   let otherwise: Pick<RuleLines, 'default' | 'defaultLine'> = {}
   for (const [index, line] of text.split(/\r?\n/).entries()) {
     if (/^\s*(#|$)/.test(line)) continue
+    let column = 1
     try {
-      const parser = new Parser(line, (column) => `${file}:${index + 1}:${column}`)
-      const given = parser.default()
+      const parser = new Parser(line, (at, message) => {
+        column = at
+        return message
+      })
+      const given = parser.default(otherwise.defaultLine)
       if (given !== undefined) otherwise = { default: given, defaultLine: index + 1 }
       else if (rules.push(parser.rule())) lines.push(index + 1)
     } catch (error) {
-      problems.push(error as TproxyError)
+      problems.push({ line: index + 1, column, error: error as TproxyError })
     }
   }
   return { rules, lines, ...otherwise, problems }
@@ -58,9 +70,11 @@ export function readRuleLines(text: string, file: string): RuleLines {
 
 /** {@link readRuleLines} of a text without problems. Throws `E_RULE` for the first. */
 export function parseRuleList(text: string, file: string): Pick<RuleLines, 'rules' | 'default'> {
-  const { problems, lines: _, defaultLine: __, ...list } = readRuleLines(text, file)
-  if (problems[0] !== undefined) throw problems[0]
-  return list
+  const { problems, lines: _, defaultLine: __, ...list } = readRuleLines(text)
+  const [problem] = problems
+  if (problem === undefined) return list
+  const { line, column, error } = problem
+  throw new TproxyError('E_RULE', `${file}:${line}:${column}: ${error.message}`, { cause: error })
 }
 
 class Parser {
@@ -83,9 +97,10 @@ class Parser {
       )
   }
 
-  /** The action of a line that says what applies by default. */
-  default(): Action | undefined {
+  /** The action of a line that says what applies by default, as at most one does. */
+  default(earlier: number | undefined): Action | undefined {
     if (this.#words[0]?.text !== 'default') return undefined
+    if (earlier !== undefined) throw this.#wrong(this.#words[0], 'default once', `see line ${earlier}`)
     this.#next = 1
     const action = this.#action()
     if (this.#words[2] !== undefined) throw this.#wrong(this.#words[2], 'the end of the line')
@@ -185,7 +200,7 @@ class Parser {
 
   #wrong(word: Word | undefined, expected: string, hint?: string): TproxyError {
     const found = word === undefined ? 'the end' : `"${word.text}"`
-    const message = `${this.#place(word?.column ?? this.#end)}: expected ${expected}, got ${found}`
+    const message = this.#place(word?.column ?? this.#end, `expected ${expected}, got ${found}`)
     return new TproxyError('E_RULE', message, hint === undefined ? {} : { hint })
   }
 }
