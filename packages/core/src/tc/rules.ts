@@ -47,6 +47,7 @@ export class KernelRules implements Rules, Disposable {
   #list: RuleList
   #compiled: CompiledRules
   #resolved: ResolvedList
+  #shadowed: readonly Shadow[] | undefined
   /** What was counted for this list before its names were looked up again. */
   #before: readonly RuleCount[] = []
   /** Interfaces that rules redirect to, and that are gone. */
@@ -72,7 +73,8 @@ export class KernelRules implements Rules, Disposable {
   }
 
   get shadowed(): readonly Shadow[] {
-    return shadowed(this.#resolved.rules, this.#compiled)
+    this.#shadowed ??= shadowed(this.#resolved.rules, this.#compiled)
+    return this.#shadowed
   }
 
   replace(rules: readonly (Rule | string)[], options: ReplaceOptions = {}): void {
@@ -170,6 +172,7 @@ export class KernelRules implements Rules, Disposable {
     this.#list = list
     this.#resolved = resolved
     this.#compiled = compiled
+    this.#shadowed = undefined
   }
 
   #put(compiled: CompiledRules, list: RuleList, again: boolean): void {
