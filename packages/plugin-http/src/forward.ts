@@ -48,7 +48,7 @@ export function forwarder(way: Way, authority: Authority): (client: Client) => v
       connection.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, new Error(why)))
     if (request.socket.writableEnded) return refuse('it came after the last response of its connection')
     const head = requestHead(request, connection.destination, authority)
-    if (!head) return refuse('its target is not http')
+    if (!head) return refuse('its target is neither a path nor an http URL')
     const { agent, fail } = connection
     // Pipelined requests go one after the other: their order may matter (RFC 9112, 9.3.2).
     connection.unanswered++

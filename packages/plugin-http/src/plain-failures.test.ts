@@ -72,6 +72,7 @@ describe('plain HTTP that fails', () => {
       'GET / HTTP/1.1\r\nno colon\r\n\r\n',
       'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n',
       'GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n',
+      'GET *@evil.example:22/ HTTP/1.1\r\nHost: a\r\n\r\n',
       `GET / HTTP/1.1\r\nX: ${'x'.repeat(100_000)}\r\n\r\n`,
     ]) {
       const connection = await open(proxy)

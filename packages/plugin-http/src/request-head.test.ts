@@ -27,6 +27,12 @@ describe('the target of a forwarded request', () => {
     ['/', ['192.0.2.1'], 'http://192.0.2.1/'],
     ['http://named.example:99/x', ['other.example'], 'http://named.example/x'],
     ['http://named.example?q', [], 'http://named.example?q'],
+    ['http://named.example', [], 'http://named.example/'],
+    ['//evil.example/x', ['example.com'], 'http://example.com//evil.example/x'],
+    ['/\\evil.example@x:22#y', ['example.com'], 'http://example.com/\\evil.example@x:22#y'],
+    // A claim with a user is none: the address stands in its place.
+    ['http://example.com@evil.example:22/x', ['example.com'], 'http://93.184.216.34/x'],
+    ['http:///x', ['example.com'], 'http://93.184.216.34/x'],
   ])('%s with Host %j is named as %s', (url, host, expected) => {
     expect(target(url, host)).toBe(expected)
   })
@@ -62,6 +68,33 @@ describe('the target of a forwarded request', () => {
 
   test('is refused when it has another scheme', () => {
     expect(target('https://example.com/', ['example.com'])).toBeUndefined()
+  })
+
+  // What begins neither a path nor a query would continue the authority: another host, port or user.
+  test.each([
+    '*@evil.example:22/secret',
+    '*.evil.example/x',
+    '*:8080/',
+    '**',
+    '*',
+    '@evil.example:22/',
+    ':22/',
+    '.evil.example/',
+    'evil.example:22',
+    '\\evil.example/',
+    'http:/evil.example/',
+    'http:\\\\evil.example/',
+    '#@evil.example/',
+    'http://example.com#@evil.example/',
+    '\t/',
+    '',
+  ])('is refused when it is %j', (url) => {
+    for (const policy of ['host', 'destination'] as const)
+      for (const to of [v4, v6]) expect(target(url, ['example.com'], policy, to)).toBeUndefined()
+  })
+
+  test('is refused when more than * is asked about the server itself', () => {
+    expect(target('*@evil.example:22/', ['example.com'], 'host', v4, 'OPTIONS')).toBeUndefined()
   })
 })
 

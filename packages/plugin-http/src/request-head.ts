@@ -14,7 +14,8 @@ export interface RequestHead {
 }
 
 /**
- * Turns a request meant for an origin server into one for a proxy, or returns `undefined` when it names another scheme.
+ * Turns a request meant for an origin server into one for a proxy, or returns `undefined` when it names another scheme or
+ * has no path that can follow a host.
  *
  * The port is always the original destination's, and so is the host unless the policy is `host` and the client named a
  * well-formed one: only with the name can a proxy choose between the sites that share an address. A proxy takes the
@@ -34,10 +35,15 @@ export function requestHead(
   const address = destination.family === 6 ? `[${destination.address}]` : destination.address
   const authority = `${claim ?? address}${destination.port === 80 ? '' : `:${destination.port}`}`
 
-  const path = absolute ? (absolute[3] ?? '') : url
+  const path = absolute ? absolute[3] || '/' : url
   // A request about the server itself has no path in absolute form (RFC 9112, 3.2.4).
-  const target = `http://${authority}${method === 'OPTIONS' && path === '*' ? '' : path === '' ? '/' : path}`
-  return { target, headers: { Host: authority, ...endToEnd(headers) } }
+  const aboutServer = method === 'OPTIONS' && path === '*'
+  // node's parser lets `*@evil.example:22/` pass, which would make the authority another one.
+  if (!aboutServer && !/^[/?]/.test(path)) return undefined
+  return {
+    target: `http://${authority}${aboutServer ? '' : path}`,
+    headers: { Host: authority, ...endToEnd(headers) },
+  }
 }
 
 /** The host of a Host header without its port, when it is one that can stand in a URL. */
