@@ -21,7 +21,8 @@ export function readHttpRequest(bytes: Buffer): Guess | undefined {
 /** A program that names a host in the target talks to a proxy; that is where it wants to go, under a name not told here. */
 function hostOf(target: string, fields: string): string | undefined {
   if (target !== '*' && !target.startsWith('/')) return undefined
-  const hosts = [...fields.matchAll(/^host:[ \t]*(.*?)[ \t]*$/gim)]
+  // Spaces are trimmed afterwards: an expression that leaves them out tries every run of them to its end.
+  const hosts = [...fields.matchAll(/^host:(.*)$/gim)]
   const [, name] = /^([^:]*)(?::\d*)?$/.exec(hosts.length === 1 ? (hosts[0]?.[1] ?? '').trim() : '') ?? []
   return hostName(name ?? '')
 }

@@ -86,6 +86,13 @@ test('16 KB of a request are enough', async () => {
   expect((await buffer(program)).length).toBe(long.length)
 })
 
+test('no more than 16 KB are looked at, however much has arrived', async () => {
+  const { program, connection } = await connect()
+  program.write(`GET / HTTP/1.1\r\nHost: example.org\r\nCookie: ${'x'.repeat(20_000)}\r\n\r\n`)
+  await sleep(50)
+  expect(await connection.peek({ deadlineMs: 60_000 })).toEqual({ protocol: 'http' })
+})
+
 test('asked twice it gives one answer, and none once the connection is settled', async () => {
   const { program, connection } = await connect()
   program.write(request)

@@ -14,7 +14,7 @@ export interface Peeked {
   readonly name?: string
 }
 
-/** More is not waited for: heads of requests and ClientHellos are smaller. */
+/** More is neither waited for nor looked at: heads of requests and ClientHellos are smaller. */
 const longest = 16_384
 
 /** Looking at what a socket receives; `stop` ends it with what is known by then. */
@@ -50,7 +50,7 @@ export function peek(socket: Socket, deadlineMs: number): Peek {
     // Exactly what is there: asking for more would end a stream whose end is near, and that takes nothing back.
     const bytes = socket.read(length) as Buffer
     socket.unshift(bytes)
-    guess = recognise(bytes)
+    guess = recognise(bytes.subarray(0, longest))
     if (!guess.more || length >= longest) stop()
   }
   const timer = setTimeout(stop, deadlineMs)

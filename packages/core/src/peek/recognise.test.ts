@@ -119,6 +119,15 @@ describe('an HTTP request', () => {
     expect(http(text)).toEqual({ protocol: undefined, more: false })
   })
 
+  test.each([' ', '\t', '\r', '\v', ':', '\r\nHost: a'])(
+    'takes no time when its host has many %j',
+    (text) => {
+      const start = performance.now()
+      http(`GET / HTTP/1.1\r\nHost: a${text.repeat(16_000 / text.length)}b\r\n\r\n`)
+      expect(performance.now() - start).toBeLessThan(200)
+    },
+  )
+
   test('never takes long or throws, whatever it is', () => {
     const word = fc.constantFrom(
       'GET',
