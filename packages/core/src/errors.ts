@@ -48,5 +48,6 @@ export class TproxyError extends Error {
 /** The text of anything that was thrown, on one line. */
 export function reason(error: unknown): string {
   if (error instanceof AggregateError && error.message === '') return error.errors.map(reason).join('; ')
-  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, ' ')
+  // Only from where spaces begin: peers choose texts, and each of many spaces would be tried anew.
+  return (error instanceof Error ? error.message : String(error)).replaceAll(/(?<!\s)\s*\n\s*/g, ' ')
 }
