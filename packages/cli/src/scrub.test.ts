@@ -4,7 +4,17 @@ import { printable, scrub } from './scrub.ts'
 it('removes users and passwords, with or without a scheme', () => {
   expect(scrub('via socks5://u:p@ss@h:1080 failed')).toBe('via socks5://h:1080 failed')
   expect(scrub('proxy=bob:hunter2@proxy.example:1080')).toBe('proxy=proxy.example:1080')
+  expect(scrub('(a:b,bob:h=u(n:ter2@[::1]:80, =::x:hunter2@h, :hunter2@h)')).toBe('([::1]:80, =h, h)')
 })
+
+it.each(['a', 'a:', 'a://', '(a:b', 'a://b:c@', 'a:b@ ', '=a:@'])(
+  'takes no time for a text of many %j, as a peer may choose it',
+  (text) => {
+    const start = performance.now()
+    scrub(text.repeat(64_000 / text.length))
+    expect(performance.now() - start).toBeLessThan(200)
+  },
+)
 
 it('leaves other text alone', () => {
   const text = 'connect ECONNREFUSED 192.0.2.1:80, [2001:db8::1]:80: ask root@example.com (12:00:01)'

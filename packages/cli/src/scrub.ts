@@ -3,9 +3,10 @@
  * plugins and libraries say.
  */
 export function scrub(text: string): string {
+  // A peer can make texts long: what matches in vain is consumed, so that no expression tries the same characters again.
   return text
-    .replaceAll(/([a-z][a-z0-9+.-]*:\/\/)[^\s/?#]*@/gi, '$1')
-    .replaceAll(/(?<![^\s"'=(,])[^\s"'@/=(,]+:[^\s"'@/]*@(?=[\w[.])/g, '')
+    .replaceAll(/(?<=[a-z0-9+.-]:\/\/)[^\s/?#]*@/gi, '')
+    .replaceAll(/(?<![^\s"'=(,])[^\s"'@/=(,:]*:[^\s"'@/]*(@(?=[\w[.]))?/g, (all, at) => (at ? '' : all))
 }
 
 /** Control characters could move the cursor or worse: program names and upstreams' answers are not ours. */
