@@ -95,8 +95,14 @@ describe('a CONNECT tunnel', () => {
     socket.destroy()
   })
 
-  test('keeps bytes that come with the reply, at every split', async () => {
-    const bytes = Buffer.from('HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nSSH-2.0-x\r\n')
+  test.each([
+    ['', 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n'],
+    [
+      ' after interim answers',
+      'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n',
+    ],
+  ])('keeps bytes that come with the reply%s, at every split', async (_, reply) => {
+    const bytes = Buffer.from(`${reply}SSH-2.0-x\r\n`)
     await using proxy = await scripted(async (socket) => {
       const split = Number(/:(\d+) /.exec(await readHead(socket))?.[1])
       socket.write(bytes.subarray(0, split))
@@ -138,7 +144,11 @@ describe('a CONNECT that is refused', () => {
   })
 
   test.each([
-    ['HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n', /answered 100/],
+    ['HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n', /answered 101/],
+    ['HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 407 No\r\n\r\n', /answered 407 No/],
+    ['HTTP/1.1 103 Early Hints\r\n\r\n', /hang up/],
+    ['HTTP/1.1 103 Early Hints\r\n\r\nSSH-2.0-OpenSSH\r\n', /Parse Error/],
+    [`HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: ${'x'.repeat(100_000)}`, /Overflow/i],
     ['HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n', /answered 301/],
     ['SSH-2.0-OpenSSH\r\n', /Parse Error/],
     ['HTTP/9.9 200 OK\r\n\r\n', /Parse Error/],
@@ -165,7 +175,7 @@ describe('a CONNECT that is refused', () => {
     expect((await failure(`http://127.0.0.1:${proxy.port}`)).message).toMatch(/ECONNRESET/)
   })
 
-  test('by silence, or one byte at a time, ends at the deadline', async () => {
+  test('by silence, one byte at a time, or interim answers only, ends at the deadline', async () => {
     await using silent = await scripted((socket) => void socket.on('end', () => socket.end()).resume())
     await using slow = await scripted(async (socket) => {
       socket.on('end', () => socket.end()).resume()
@@ -174,11 +184,18 @@ describe('a CONNECT that is refused', () => {
         await wait(100)
       }
     })
+    await using interim = await scripted(async (socket) => {
+      socket.on('end', () => socket.end()).resume()
+      while (socket.writable) {
+        socket.write('HTTP/1.1 103 Early Hints\r\n\r\n')
+        await wait(10)
+      }
+    })
     const started = performance.now()
-    const failures = [silent, slow].map(({ port }) => failure(`http://127.0.0.1:${port}`))
+    const failures = [silent, slow, interim].map(({ port }) => failure(`http://127.0.0.1:${port}`))
     for (const { message } of await Promise.all(failures)) expect(message).toMatch(/no answer within 300 ms/)
     expect(performance.now() - started).toBeLessThan(700)
-    await Promise.all([silent.idle(), slow.idle()])
+    await Promise.all([silent.idle(), slow.idle(), interim.idle()])
   })
 
   test('by our own abort closes the socket', async () => {

@@ -1,4 +1,4 @@
-import { request } from 'node:http'
+import { type ClientRequest, type RequestOptions, request } from 'node:http'
 import type { Socket } from 'node:net'
 import { type Destination, formatDestination } from '@tproxy/core'
 import { credentialsHint, dial, failure, type Way } from './dial.ts'
@@ -18,7 +18,7 @@ export function tunnel(way: Way, destination: Destination, signal: AbortSignal):
   socket.once(proxy.secure ? 'secureConnect' : 'connect', () => {
     step = `CONNECT ${authority} through ${proxy.name}`
   })
-  const ask = request({
+  const asked: RequestOptions = {
     method: 'CONNECT',
     path: authority,
     headers: {
@@ -28,7 +28,7 @@ export function tunnel(way: Way, destination: Destination, signal: AbortSignal):
     // Ours are complete: node would add `Connection: close`.
     setDefaultHeaders: false,
     createConnection: () => socket,
-  })
+  }
   const fail = (cause: Error, hint?: string): void => {
     settle()
     reject(failure(step, cause, hint))
@@ -42,17 +42,24 @@ export function tunnel(way: Way, destination: Destination, signal: AbortSignal):
     signal.removeEventListener('abort', aborted)
   }
   signal.addEventListener('abort', aborted)
-  // A refusal arrives here as well: to node every answer to CONNECT ends the HTTP part of the connection.
-  ask.on('connect', ({ statusCode = 0, statusMessage }, _, head) => {
-    if (statusCode < 200 || statusCode > 299) {
-      const hint = credentialsHint(statusCode, proxy)
-      return fail(new Error(`the proxy answered ${statusCode} ${statusMessage ?? ''}`.trimEnd()), hint)
-    }
-    settle()
-    if (head.length > 0) socket.unshift(head)
-    resolve(socket)
-  })
-  ask.on('error', (cause) => fail(cause))
+  // A refusal arrives as 'connect', too: to node every answer to CONNECT ends the HTTP part of the connection.
+  const hear = (): ClientRequest =>
+    request(asked)
+      .on('error', (cause) => fail(cause))
+      .on('connect', ({ statusCode = 0, statusMessage }, _, head) => {
+        if (head.length > 0) socket.unshift(head)
+        if (statusCode >= 200 && statusCode <= 299) {
+          settle()
+          resolve(socket)
+        } else if (statusCode < 200 && statusCode !== 101) {
+          // Others follow an interim answer (RFC 9110, 15.2). A request that is never ended is not sent, and hears the next.
+          ask = hear()
+        } else {
+          const hint = credentialsHint(statusCode, proxy)
+          fail(new Error(`the proxy answered ${statusCode} ${statusMessage ?? ''}`.trimEnd()), hint)
+        }
+      })
+  let ask = hear()
   ask.end()
   return promise
 }
