@@ -45,6 +45,11 @@ export function exchanger(way: Way): (exchange: Exchange) => Promise<void> {
       toProxy.setHeader('Expect', '100-continue')
       toProxy.flushHeaders()
     }
+    // Without a listener node closes its connection to the proxy and says nothing.
+    toProxy.on('upgrade', ({ statusCode }, socket) => {
+      socket.destroy()
+      exchange.fail(failure(step, new Error(`the proxy answered ${statusCode} unasked`)))
+    })
     // Ahead of the listener that ends the request: http-proxy's pipe has added its own already.
     request.prependOnceListener('end', () => toProxy.addTrailers(request.trailers as Record<string, string>))
     response.once('close', () => finish(exchange, toProxy))

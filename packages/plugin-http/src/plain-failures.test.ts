@@ -21,6 +21,11 @@ describe('plain HTTP that fails', () => {
   test.each([
     ['nothing', '', /hang up/],
     ['noise', 'SSH-2.0-x\r\n', /Parse Error/],
+    [
+      'a switch of protocols',
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nabc',
+      /answered 101/,
+    ],
     ['half a head', 'HTTP/1.1 200 OK\r\nX', /hang up/],
     ['half a body', 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf', /cut the response short/],
     [
