@@ -3,7 +3,7 @@ import { inspect } from 'node:util'
 import { endpoint, TproxyError } from '@tproxy/core'
 import { describe, expect, test } from 'vitest'
 import { nothingGoesAstray } from '../../../test/local/astray.ts'
-import { acceptSocks5, type Peer, scriptedProxy } from '../test/scripted-proxy.ts'
+import { acceptSocks5, granted, type Peer, scriptedProxy } from '../test/scripted-proxy.ts'
 import { socksUpstream } from './upstream.ts'
 
 const destination = endpoint('93.184.216.34', 443)
@@ -138,6 +138,14 @@ describe('a SOCKS proxy that lies', () => {
     ['resets', (peer) => void peer.socket.resetAndDestroy(), /ECONNRESET/],
   ])('and %s ends in an error', async (_, script, message) => {
     expect(await against(script)).toMatch(message)
+  })
+
+  test('and chooses user and password that were not offered is refused, and gets neither', async () => {
+    await using proxy = await scriptedProxy((peer) => peer.write([5, 2, 1, 0, ...granted]))
+    const { message } = await failure(`socks5://127.0.0.1:${proxy.port}`)
+    expect(message).toMatch(/^SOCKS5 handshake .*: .* that was not offered: user name and password$/)
+    await proxy.idle()
+    expect(Buffer.concat(proxy.received.flat())).toEqual(Buffer.from([5, 1, 0]))
   })
 
   test('about SOCKS4 ends in an error', async () => {

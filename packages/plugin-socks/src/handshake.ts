@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { SocksClient, type SocksClientError } from 'socks'
 import type { SocksProxy } from './proxy-url.ts'
-import { malformed, refusal } from './refusal.ts'
+import { malformed, refusal, unoffered } from './refusal.ts'
 
 /**
  * Speaks one SOCKS handshake over an open socket and resolves when the proxy has connected to `host`:`port`.
@@ -46,6 +46,8 @@ export function handshake(socket: Socket, proxy: SocksProxy, host: string, port:
     let byte: Buffer | null
     while (!done && (byte = socket.read(1) as Buffer | null) !== null) {
       standIn.replies.push(byte[0] ?? 0)
+      const error = unoffered(proxy, standIn.replies)
+      if (error) return finish(error)
       standIn.emit('data', byte)
     }
   }

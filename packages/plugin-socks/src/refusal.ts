@@ -15,24 +15,34 @@ const replies: Readonly<Record<string, string>> = {
   RejectedIdent: 'rejected: identd names another user',
 }
 
+const notOffered = 'the proxy chose a way to authenticate that was not offered'
+
 /** Says what a library error means, without anything the library attached to it. */
 export function refusal(
   { message }: { readonly message: string },
   proxy: SocksProxy,
   reply: readonly number[],
 ): Error {
-  const credentials = proxy.user === undefined ? 'wants a user name and password' : undefined
   if (message.includes('invalid socks version')) return new Error(`the answer is not SOCKS${proxy.version}`)
   if (message.includes('no accepted authentication type'))
-    return new Error(`the proxy ${credentials ?? 'accepts none of our ways to authenticate'}`)
+    return new Error(
+      proxy.user === undefined
+        ? 'the proxy wants a user name and password'
+        : 'the proxy accepts none of our ways to authenticate',
+    )
   if (message.includes('Authentication failed'))
-    return new Error(`the proxy ${credentials ?? 'does not accept the user name and password'}`)
-  if (message.includes('unknown authentication type'))
-    return new Error('the proxy chose a way to authenticate that was not offered')
+    return new Error('the proxy does not accept the user name and password')
+  if (message.includes('unknown authentication type')) return new Error(notOffered)
   const code = /reject.* - \(?(\w+)\)?$/i.exec(message)?.[1]
   if (code === undefined || !(proxy.version === 4 ? isSocks4(reply) : reply[0] === 5))
     return new Error('the proxy sent a malformed reply')
   return new Error(replies[code] ?? 'refused by the proxy with an unassigned code')
+}
+
+/** The library sends an empty user name to a proxy that chooses user and password, whether it has offered them or not. */
+export function unoffered({ version, user }: SocksProxy, replies: readonly number[]): Error | undefined {
+  if (version === 4 || user !== undefined || replies.join() !== '5,2') return undefined
+  return new Error(`${notOffered}: user name and password`)
 }
 
 /** The library takes replies of an unknown address type, and SOCKS4 replies of any version, for granted. */
