@@ -42,6 +42,31 @@ describe('the http plugin', () => {
   })
 })
 
+test.each([
+  [{ HTTPS_PROXY: 'http://jo:hunter2@:' }, /^HTTPS_PROXY: HTTP proxy: the URL does not parse \(write http:/],
+  [{ http_proxy: 'hunter2 bar' }, /^http_proxy: HTTP proxy: the URL does not parse/],
+  [{ ALL_PROXY: 'ftp://jo:hunter2@h' }, /^ALL_PROXY: HTTP proxy: the scheme is not HTTP/],
+])(
+  'what is no URL in the environment is refused, with the name of the variable: %o',
+  async (env, message) => {
+    const error = await upstreamOf(undefined, env).catch((cause: Error) => cause)
+    expect(error).toMatchObject({ code: 'E_OPTION', message: expect.stringMatching(message) })
+    expect(String(error)).not.toMatch(/hunter2/)
+  },
+)
+
+test('no URL at all is refused', () => {
+  const none = expect.objectContaining({
+    code: 'E_OPTION',
+    message: expect.stringMatching(/no URL is given \(/),
+  })
+  expect(() => (http as () => void)()).toThrow(none)
+  for (const url of [undefined, null, 5, ['http://a']]) {
+    expect(() => http({ url: url as never })).toThrow(none)
+    expect(() => httpUpstream(url as never)).toThrow(none)
+  }
+})
+
 describe('an HTTP upstream', () => {
   test('shows where it is, and no credentials', () => {
     const upstream = httpUpstream('https://jo:hunter2@[::1]:8443')

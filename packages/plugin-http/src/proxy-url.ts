@@ -16,27 +16,23 @@ export interface HttpProxy {
 
 const syntax = 'write http://user:password@host:port, with special characters in user and password as %XX'
 
-/** Whether a URL names an HTTP proxy. */
-export function hasHttpScheme(url: string): boolean {
-  return /^https?:\/\//i.test(url)
-}
-
 /**
- * Parses a proxy URL; without a scheme it is taken as `http://`. Throws `E_OPTION`.
+ * Parses a proxy URL; without a scheme it is taken as `http://`. Throws `E_OPTION`, which names `what` the URL is for.
  *
  * No message repeats the text it was given: what does not parse may well be a password that was not percent-encoded.
  */
-export function parseProxy(text: string): HttpProxy {
+export function parseProxy(text: string, what = 'HTTP proxy'): HttpProxy {
   const refuse = (problem: string, hint: string): never => {
-    throw new TproxyError('E_OPTION', `HTTP proxy: ${problem}`, { hint })
+    throw new TproxyError('E_OPTION', `${what}: ${problem}`, { hint })
   }
+  if (typeof text !== 'string') refuse('no URL is given', syntax)
   const trimmed = text.trim()
   if (trimmed === '') refuse('the URL is empty', syntax)
   // The parser's own error quotes the input: it must not become our cause.
   const url =
     URL.parse(trimmed.includes('://') ? trimmed : `http://${trimmed}`) ??
     refuse('the URL does not parse', syntax)
-  if (!hasHttpScheme(url.protocol + '//')) refuse('the scheme is not HTTP', 'use http:// or https://')
+  if (!['http:', 'https:'].includes(url.protocol)) refuse('the scheme is not HTTP', 'use http:// or https://')
   if (url.search !== '' || url.hash !== '' || url.pathname !== '/')
     refuse('the URL has a path, query or fragment', syntax)
   const secure = url.protocol === 'https:'

@@ -25,33 +25,29 @@ const versions: Readonly<Record<string, 4 | 5>> = {
 
 const syntax = 'write socks5://user:password@host:port, with special characters in user and password as %XX'
 
-/** Whether a URL names a SOCKS proxy. */
-export function hasSocksScheme(url: string): boolean {
-  return /^socks(4a?|5h?)?:\/\//i.test(url)
-}
-
 /**
- * Parses the URLs of a chain; a string may name several hops, separated by commas. Throws `E_OPTION`.
+ * Parses the URLs of a chain; a string may name several hops, separated by commas. Throws `E_OPTION`, which names `what` the
+ * URLs are for.
  *
  * No message repeats the text it was given: what does not parse may well be a password that was not percent-encoded.
  */
-export function parseChain(urls: string | readonly string[]): readonly [SocksProxy, ...SocksProxy[]] {
-  const parts = (typeof urls === 'string' ? urls.split(',') : urls).map((url) => url.trim())
-  const hops = parts.map((url, index) =>
-    parse(url, parts.length > 1 ? `SOCKS proxy ${index + 1}` : 'SOCKS proxy'),
-  )
+export function parseChain(
+  urls: string | readonly string[],
+  what = 'SOCKS proxy',
+): readonly [SocksProxy, ...SocksProxy[]] {
+  const given: unknown = typeof urls === 'string' ? urls.split(',') : urls
+  if (!Array.isArray(given) || !given.every((url) => typeof url === 'string'))
+    throw new TproxyError('E_OPTION', `${what}: no URL is given`, { hint: syntax })
+  const parts = given.map((url) => url.trim())
+  const hops = parts.map((url, index) => parse(url, parts.length > 1 ? `${what} ${index + 1}` : what))
   const [first, ...rest] = hops
   if (first === undefined)
     throw new TproxyError('E_OPTION', 'no SOCKS proxy is given', { hint: 'name at least one URL' })
   for (const [index, next] of rest.entries()) {
     if (hops[index]?.version === 4 && isIPv6(next.host))
-      throw new TproxyError(
-        'E_OPTION',
-        `SOCKS proxy ${index + 2} has an IPv6 address behind a SOCKS4 proxy`,
-        {
-          hint: 'SOCKS4 reaches IPv4 only; use socks5:// for the hop before',
-        },
-      )
+      throw new TproxyError('E_OPTION', `${what} ${index + 2} has an IPv6 address behind a SOCKS4 proxy`, {
+        hint: 'SOCKS4 reaches IPv4 only; use socks5:// for the hop before',
+      })
   }
   return [first, ...rest]
 }

@@ -40,8 +40,11 @@ export const exitCodes: Readonly<Record<string, string>> = {
 export const exitCodeIs = 'The exit code is the command’s, and its signal if one ended it. Of our own:'
 
 export const environment: Readonly<Record<string, string>> = {
-  ALL_PROXY: 'the proxy of --plugin socks without an argument; all_proxy likewise',
-  'HTTPS_PROXY, HTTP_PROXY': 'the proxy of --plugin http without an argument; in lower case likewise',
+  ALL_PROXY:
+    'the proxy of --plugin socks without an argument, unless it is an HTTP proxy; all_proxy likewise',
+  'HTTPS_PROXY, HTTP_PROXY':
+    'the proxy of --plugin http without an argument, or ALL_PROXY when that is an HTTP proxy; in lower case likewise',
+  NO_PROXY: 'is not heeded, for it lists names, and connections have addresses: rules say what goes direct',
   NO_COLOR: 'no colours',
   'NOTIFY_SOCKET, WATCHDOG_USEC': 'where a service manager wants to hear how it is doing; see sd_notify(3)',
 }
