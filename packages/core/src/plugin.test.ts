@@ -1,4 +1,9 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { firstValueFrom } from 'rxjs'
 import { expect, test } from 'vitest'
 import type { Plugin } from './plugin.ts'
 import { TransparentProxy } from './proxy.ts'
@@ -36,4 +41,27 @@ test('a plugin can watch the session of what it decided', async () => {
   program.end('hello')
   expect(await text(program)).toBe('hello')
   expect(await ended.promise).toMatchObject({ bytes: { sent: 5, received: 5 }, end: { how: 'closed' } })
+})
+
+// By node itself, as --plugin does: what vitest imports has other lines.
+const load = createRequire(import.meta.url)
+
+test.each([
+  ['at once', 'export default (m) => {\n  m.process.foo.bar\n}', 2],
+  ['later', 'export default async (m) => {\n  await m.peek({ deadlineMs: 1 })\n  m.foo.bar\n}', 3],
+  ['in what it calls', 'export default () =>\n  JSON.parse("{")', 2],
+  ['in what it calls of ours', '\nexport default (m) => m.peek({ deadlineMs: "x" })', 2],
+])('a plugin that fails %s is told of with the place', async (_, source, line) => {
+  const folder = mkdtempSync(join(tmpdir(), 'tproxy (plugin) '))
+  const file = join(folder, 'a%20b.mjs')
+  writeFileSync(file, source)
+  const { default: plugin } = load(file) as { default: Plugin }
+  rmSync(folder, { recursive: true })
+  const transport = new LocalTransport()
+  await using proxy = await TransparentProxy.open({ transport, plugins: [plugin] })
+  const warning = firstValueFrom(proxy.warnings)
+  const program = await transport.connect({ destination: { address: '203.0.113.1', port: 443 } })
+  program.on('error', () => {})
+  expect(await warning).toMatch(/^203\.0\.113\.1:443 reset: plugin default failed: .* \(at .*\)$/)
+  expect(await warning).toContain(` (at ${file}:${line})`)
 })

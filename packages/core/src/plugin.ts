@@ -1,5 +1,6 @@
 import type { Connection } from './connection.ts'
 import { reason, TproxyError } from './errors.ts'
+import { placeOf } from './place.ts'
 import type { Upstream } from './upstream.ts'
 import { isVerdict, type Verdict } from './verdict.ts'
 
@@ -92,7 +93,9 @@ class Deadline {
       return answer instanceof Promise ? await Promise.race([answer, this.#begin()]) : answer
     } catch (cause) {
       if (cause instanceof TproxyError && cause.code === 'E_TIMEOUT') throw cause
-      throw new TproxyError('E_PLUGIN', `plugin ${name} failed: ${reason(cause)}`, { cause })
+      const place = placeOf(cause)
+      const where = place === undefined ? '' : ` (at ${place})`
+      throw new TproxyError('E_PLUGIN', `plugin ${name} failed: ${reason(cause)}${where}`, { cause })
     }
   }
 
