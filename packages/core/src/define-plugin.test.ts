@@ -58,6 +58,18 @@ describe('a defined plugin', () => {
   })
 })
 
+test.each([
+  ['nothing', undefined],
+  ['a number', 5],
+  ['a promise', Promise.resolve(() => direct())],
+  ['upstreams alone', { upstreams: [] }],
+])('a definition that makes %s is refused when it does', (_, made) => {
+  const wrong = definePlugin({ name: 'wrong', options: z.object({}), create: () => made as never })
+  expect(problem(() => wrong({}))).toMatch(
+    /^E_PLUGIN plugin wrong: create made nothing that decides \(return/,
+  )
+})
+
 describe('options that are wrong', () => {
   test.each<[string, Record<string, unknown>, string]>([
     ['is missing', {}, 'option url of office is missing (url is the URL of a SOCKS proxy)'],

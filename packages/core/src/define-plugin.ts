@@ -30,7 +30,7 @@ export interface PluginText {
 
 /** A plugin that can be made by options, and loaded by `--plugin` when it is the default export of a module. */
 export interface DefinedPlugin<Options> {
-  /** Throws `E_OPTION` for options that are not valid. */
+  /** Throws `E_OPTION` for options that are not valid, and `E_PLUGIN` when `create` makes nothing that decides. */
   (options: Options): Plugin
   /** The same by what is written on the command line or in a file. */
   load(text: PluginText): Plugin
@@ -60,7 +60,12 @@ export function definePlugin<Schema extends z.ZodObject>({
 }: PluginDefinition<Schema>): DefinedPlugin<z.input<Schema>> {
   const make = (given: unknown): Plugin => {
     const made = create(validOptions(name, options, given))
-    const { decide, upstreams, close }: Made = typeof made === 'function' ? { decide: made } : made
+    const { decide, upstreams, close } =
+      typeof made === 'function' ? { decide: made } : (Object(made) as Made)
+    if (typeof decide !== 'function')
+      throw new TproxyError('E_PLUGIN', `plugin ${name}: create made nothing that decides`, {
+        hint: 'return a function from a connection to a verdict, or { decide, upstreams, close }, and no promise',
+      })
     const plugin = Object.defineProperty((connection: Connection) => decide(connection), 'name', {
       value: name,
     })

@@ -122,6 +122,13 @@ test.each<[string, Plugin, string]>([
   ],
   ['rejects', () => Promise.reject(new Error('broken')), 'failed: broken'],
   ['answers nonsense', () => ({ kind: 'maybe' }) as never, 'returned something that is no verdict'],
+  ['answers a verdict by hand without an upstream', () => ({ kind: 'via' }) as never, 'that is no verdict'],
+  [
+    'answers a verdict by hand with a transform that is none',
+    () => ({ kind: 'direct', transform: 'gzip' }) as never,
+    'that is no verdict',
+  ],
+  ['goes via nothing', () => via(undefined as never), 'failed: via: no upstream is given'],
   ['never answers', () => new Promise(() => {}), 'gave no verdict within 100 ms'],
 ])(
   'a plugin that %s costs its own connection, which is reset and never goes direct',
@@ -455,4 +462,16 @@ test('a connection whose rule asks for a plugin that was replaced meanwhile is r
   const program = await transport.connect({ destination, via: 'gone' })
   expect(await ending(program)).toBe('ECONNRESET')
   expect((await next).end?.error?.message).toContain('plugin gone')
+})
+
+test.each([
+  [() => undefined, 'plugins is no list (write'],
+  ['socks', 'plugins is no list (write'],
+  [[() => undefined, 5], 'plugins[1] is no plugin (a plugin is'],
+  [[undefined], 'plugins[0] is no plugin (a plugin is'],
+])('plugins that are none are refused: %j', async (plugins, message) => {
+  const refusal = { code: 'E_OPTION', message: expect.stringContaining(message) }
+  await expect(start({ plugins: plugins as never })).rejects.toMatchObject(refusal)
+  const { proxy } = await start({})
+  await expect(proxy.replace({ plugins: plugins as never })).rejects.toMatchObject(refusal)
 })

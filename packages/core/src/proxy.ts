@@ -58,7 +58,7 @@ export class TransparentProxy implements AsyncDisposable {
    * An upstream of a plugin that runs on this host is exempted from interception first, or the start is refused (`E_LOOP`).
    */
   static async open(options: ProxyOptions): Promise<TransparentProxy> {
-    const inForce: InForce = { plugins: options.plugins ?? [], default: options.default ?? direct() }
+    const inForce: InForce = { plugins: listed(options.plugins ?? []), default: options.default ?? direct() }
     const checkPlugins = ({ rules }: RuleList) => {
       const names = new Set(inForce.plugins.map(({ name }) => name))
       for (const [index, { via }] of rules.entries())
@@ -167,7 +167,7 @@ export class TransparentProxy implements AsyncDisposable {
    * Plugins that are not asked any more clean up with the others, on {@link close}: their upstreams may still be in use.
    */
   async replace({ plugins = [], default: verdict = direct(), rules = [], ...how }: Decisions): Promise<void> {
-    await exemptUpstreams(this.#transport, plugins)
+    await exemptUpstreams(this.#transport, listed(plugins))
     const before = { ...this.#inForce }
     Object.assign(this.#inForce, { plugins, default: verdict })
     try {
@@ -217,6 +217,18 @@ export class TransparentProxy implements AsyncDisposable {
     // A plugin may have taken or settled it by itself, or the deadline has passed.
     if (!connection.settled) await connection.settle(verdict, plugin, failure)
   }
+}
+
+/** Throws `E_OPTION` for what is no list of plugins. */
+function listed(plugins: readonly Plugin[]): readonly Plugin[] {
+  if (!Array.isArray(plugins))
+    throw new TproxyError('E_OPTION', 'plugins is no list', { hint: 'write plugins: [socks({ url })]' })
+  const wrong = plugins.findIndex((plugin) => typeof plugin !== 'function')
+  if (wrong >= 0)
+    throw new TproxyError('E_OPTION', `plugins[${wrong}] is no plugin`, {
+      hint: 'a plugin is a function from a connection to a verdict',
+    })
+  return plugins
 }
 
 /** Those on this host, before a connection for them can come back to us. */

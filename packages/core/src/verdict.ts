@@ -37,15 +37,27 @@ export interface Transforms {
   readonly received?: Duplex
 }
 
-/** Carry the connection to its original destination, from the same source address and interface. */
+/**
+ * Carry the connection to its original destination, from the same source address and interface. Throws `E_OPTION` for options
+ * that are none.
+ */
 export function direct(options: DirectOptions = {}): Verdict {
   const { remember, transform } = options
+  checkTransform(transform)
   if (remember !== undefined) checkRemember(remember, transform)
   return { kind: 'direct', ...options }
 }
 
-/** Carry the connection through `upstream`. If that fails the client gets a reset, never a direct connection. */
+/**
+ * Carry the connection through `upstream`. If that fails the client gets a reset, never a direct connection. Throws
+ * `E_OPTION` for what is no upstream.
+ */
 export function via(upstream: Upstream, options: CarryOptions = {}): Verdict {
+  if (!isUpstream(upstream))
+    throw new TproxyError('E_OPTION', 'via: no upstream is given', {
+      hint: "an upstream has connect(destination, signal), as socksUpstream('socks5://…') does",
+    })
+  checkTransform(options.transform)
   return { kind: 'via', upstream, ...options }
 }
 
@@ -58,13 +70,22 @@ export function drop({ reset = true, remember }: { reset?: boolean; remember?: R
   return { kind: 'drop', reset, ...(remember !== undefined && { remember }) }
 }
 
+function checkTransform(transform: unknown): void {
+  if (transform !== undefined && typeof transform !== 'function')
+    throw new TproxyError('E_OPTION', 'transform is no function', {
+      hint: 'give one from a connection to { sent, received }',
+    })
+}
+
+const isUpstream = (value: unknown): value is Upstream =>
+  typeof (Object(value) as Partial<Upstream>).connect === 'function'
+
 /** Whether a value a plugin returned is a verdict. */
 export function isVerdict(value: unknown): value is Verdict {
   if (typeof value !== 'object' || value === null || !('kind' in value)) return false
   if (value.kind === 'drop') return true
   if ('transform' in value && !['function', 'undefined'].includes(typeof value.transform)) return false
-  if (value.kind === 'via')
-    return 'upstream' in value && typeof (value.upstream as Partial<Upstream>)?.connect === 'function'
+  if (value.kind === 'via') return 'upstream' in value && isUpstream(value.upstream)
   return value.kind === 'direct'
 }
 
