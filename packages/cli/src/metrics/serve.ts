@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmodSync, rmSync } from 'node:fs'
+import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { reason, TproxyError, type TransparentProxy } from '@tproxy/core'
@@ -44,8 +44,14 @@ export async function serveMetrics(
   }
 }
 
-/** The socket of a process that was killed stands in the way; one where somebody listens is not ours to take. */
+/**
+ * The socket of a process that was killed stands in the way; one where somebody listens is not ours to take, nor is a file,
+ * where connect(2) is refused too. Throws for a file.
+ */
 async function removeAbandoned(path: string): Promise<void> {
+  const standing = lstatSync(path, { throwIfNoEntry: false })
+  if (standing === undefined) return
+  if (!standing.isSocket()) throw new Error('what is there is no socket')
   const probe = connect(path)
   try {
     await once(probe, 'connect')
