@@ -57,10 +57,10 @@ export async function runInterface(
         else attendance.reload({ reset: false }).catch(() => {})
       }
     await Promise.race([stopped, fatal])
+    onSignal = () => proxy.abort()
     onHangUp = () => onSignal()
     service.stopping(limits(settings.timeouts).drainMs)
   }
-  onSignal = () => proxy.abort()
   await proxy.close()
   return { code: 0 }
 }

@@ -1,9 +1,10 @@
-import type { TransparentProxy } from '@tproxy/core'
+import { instances, type TransparentProxy } from '@tproxy/core'
 import { defer, from, map, merge, of } from 'rxjs'
 import { makeReload, type Occasion, type Reload } from '../reload.ts'
 import { judge, stateOf } from '../rules/state.ts'
 import { describeShadows } from '../shadows.ts'
 import { statusOf } from '../status.ts'
+import { controlSocket } from './client.ts'
 import { type Answer, serve } from './server.ts'
 import { closeSession, snapshots } from './sessions.ts'
 import { traceOf } from './trace.ts'
@@ -49,6 +50,6 @@ export async function attend(proxy: TransparentProxy, given: Occasion): Promise<
     }
   }
   warn()
-  const server = await serve(answer)
+  const server = await serve(controlSocket(instances().directory, process.pid), answer)
   return { reload, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() }
 }

@@ -2,9 +2,8 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
-import { instances, reason } from '@tproxy/core'
+import { reason } from '@tproxy/core'
 import { defer, type Observable } from 'rxjs'
-import { controlSocket } from './client.ts'
 import type { Request, Response } from './protocol.ts'
 
 /** What answers a request, one line for each value. */
@@ -13,9 +12,11 @@ export type Answer = (request: Request) => Observable<unknown>
 /** Bytes that may wait for somebody who asks and does not read. */
 const pendingLimit = 1_000_000
 
+/** How long those who asked may take to read the last of it, once we end. */
+const farewellMs = 200
+
 /** Answers requests on a socket of ours that only our own user, and root, can reach. */
-export async function serve(answer: Answer): Promise<AsyncDisposable> {
-  const path = controlSocket(instances().directory, process.pid)
+export async function serve(path: string, answer: Answer): Promise<AsyncDisposable> {
   const clients = new Set<Socket>()
   const server = createServer((socket) => {
     clients.add(socket)
@@ -34,7 +35,11 @@ export async function serve(answer: Answer): Promise<AsyncDisposable> {
     async [Symbol.asyncDispose]() {
       for (const client of clients) client.destroySoon()
       server.close()
+      const deadline = setTimeout(() => {
+        for (const client of clients) client.destroy()
+      }, farewellMs)
       await once(server, 'close')
+      clearTimeout(deadline)
     },
   }
 }
