@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdDial } from './rig/client.ts'
 import { cgroupMount, type Program, type Result } from './rig/host.ts'
 import { stateOf } from './rig/state.ts'
+import { onTerminal } from './rig/terminal.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
@@ -75,6 +76,18 @@ describe('the command', () => {
     await using program = world.run(['--', 'sh', '-c', script], { input: '' })
     await program.until(({ stdout }) => stdout.includes('up'), 'the command to be up')
     expect(await program.stop()).toMatchObject({ code: 7, stdout: 'up\ngot\n', stderr: '' })
+  })
+
+  test('does not run when a ^C came before it', async () => {
+    const interrupting = `${directory}/interrupting.mjs`
+    const upstreams = "get: () => (process.kill(process.pid, 'SIGINT'), [])"
+    writeFileSync(
+      interrupting,
+      `export default () => Object.defineProperty(() => {}, 'upstreams', { ${upstreams} })`,
+    )
+    const command = [...tproxyRun, '--plugin', interrupting, '--', 'echo', 'it runs']
+    await using terminal = onTerminal(world.client, command)
+    expect((await terminal.exited).stdout).toMatch(/^\s+\{"code": -2,/)
   })
 
   test('has our standard input and output, byte for byte', async () => {

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Cgroup, makeCgroup, type Plugin, TproxyError, TransparentProxy } from '@tproxy/core'
 import { attend } from './control/attend.ts'
 import { type Ending, exitCode } from './ending.ts'
@@ -49,6 +50,9 @@ export async function runCommand(
   if (settings.metrics !== undefined) undo.use(await serveMetrics(proxy, settings.metrics))
   undo.use(await attend(proxy, { options, settings, plugins, report }))
   report.ready(readiness(settings, { plugins, cgroup: cgroup.path }, proxy))
+  // Opening leaves no time for what came meanwhile, and the command must not miss a ^C that came before it.
+  await nextTurn()
+  await nextTurn()
   if (early !== undefined) return { signal: early }
 
   const running = launch(command, { cgroup: cgroup.path, setpriv, as })
