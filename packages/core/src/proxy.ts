@@ -1,4 +1,5 @@
 import type { Observable } from 'rxjs'
+import { checkInterceptOptions, checkProxyOptions } from './check-options.ts'
 import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
@@ -57,7 +58,8 @@ export class TransparentProxy implements AsyncDisposable {
    * Starts. When this returns, new connections are intercepted. Throws `TproxyError`; then nothing stays set up.
    * An upstream of a plugin that runs on this host is exempted from interception first, or the start is refused (`E_LOOP`).
    */
-  static async open(options: ProxyOptions): Promise<TransparentProxy> {
+  static async open(options: ProxyOptions = {}): Promise<TransparentProxy> {
+    checkProxyOptions(options)
     const inForce: InForce = { plugins: listed(options.plugins ?? []), default: options.default ?? direct() }
     const checkPlugins = ({ rules }: RuleList) => {
       const names = new Set(inForce.plugins.map(({ name }) => name))
@@ -239,5 +241,6 @@ async function exemptUpstreams(transport: Transport, plugins: readonly Plugin[])
 
 /** Starts interception and leaves the decisions to you: settle each of `connections`. */
 export async function intercept(options: InterceptOptions = {}): Promise<Interception> {
+  checkInterceptOptions(options)
   return new Interception(await openTransport(options), options.timeouts)
 }

@@ -1,7 +1,20 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { isAbsolute } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { reason, TproxyError } from '../errors.ts'
 import { readSystemFile } from './system.ts'
+
+/** CGROUP2_SUPER_MAGIC of linux/magic.h: the file system that every cgroup of version 2 is in. */
+const cgroup2 = 0x63677270
 
 /** Where cgroup v2 is mounted; undefined when it is not. */
 function findCgroupRoot(): string | undefined {
@@ -21,6 +34,18 @@ export function cgroupRoot(): string {
       hint: 'mount -t cgroup2 none /sys/fs/cgroup/unified',
     })
   return root
+}
+
+/** Throws `E_OPTION` for what is not the directory of a cgroup. */
+export function requireCgroup(path: string): void {
+  try {
+    if (isAbsolute(path) && statSync(path).isDirectory() && statfsSync(path).type === cgroup2) return
+  } catch {
+    // Nothing is there, or nothing that we may see.
+  }
+  throw new TproxyError('E_OPTION', `cgroup is '${path}'`, {
+    hint: 'the absolute path of a directory of cgroup v2, as makeCgroup() makes one',
+  })
 }
 
 /**

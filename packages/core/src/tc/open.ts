@@ -20,7 +20,7 @@ import type { Accepted, Transport } from '../transport.ts'
 import { keyOf } from './accepted.ts'
 import { Acceptor } from './acceptor.ts'
 import { watchAttached } from './attached.ts'
-import { CgroupPaths } from './cgroup.ts'
+import { CgroupPaths, requireCgroup } from './cgroup.ts'
 import { type Device, Devices } from './devices.ts'
 import { Dialler } from './dial.ts'
 import { UpstreamExemption } from './exemption.ts'
@@ -106,6 +106,7 @@ export async function openTransport(
       `keepSpliced with ${options.failClosed ? 'failClosed' : "carry: 'relay'"}`,
       { hint: 'leave out one of them' },
     )
+  if (options.cgroup !== undefined) requireCgroup(options.cgroup)
   const selection = options.interfaces ?? 'auto'
   const found = selectInterfaces(selection)
   if (found.length > Limit.devices)
