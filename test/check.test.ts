@@ -141,6 +141,24 @@ test('a rule whose plugin is not there is refused, as it is at a start', async (
   )
 })
 
+test('what could not be kept, or served, is refused, as it is at a start', async () => {
+  const told = async (text: string) => (await check(text)).stdout.replaceAll(file, '').split('\n')
+  expect(await told('keep: true\ncarry: relay\nmetrics: 192.0.2.77:9464\n')).toEqual([
+    expect.stringMatching(/^:1:7: error: keep with carry relay \(only what the kernel carries/),
+    expect.stringMatching(
+      /^:1:7: error: keep spliced connections: no bpf file system is mounted \(mount -t bpf/,
+    ),
+    expect.stringMatching(/^:3:10: error: serve metrics at 192\.0\.2\.77:9464: .*EADDRNOTAVAIL.* \(choose/),
+    ': 3 errors, 0 warnings',
+    '',
+  ])
+  expect((await told('metrics: unix:/etc/hostname\n'))[0]).toContain(
+    '/etc/hostname: what is there is no socket',
+  )
+  expect((await told('metrics: unix:/run/none/metrics\n'))[0]).toContain('/run/none')
+  expect(await told('metrics: "[::1]:9464"\n')).toEqual([' is valid', ''])
+})
+
 test('what is in order is told in one line', async () => {
   expect(await check('interfaces: [wan0]\nrules: [drop tcp dport 25]\n')).toMatchObject({
     code: 0,

@@ -193,6 +193,7 @@ describe('what cannot be done is told in one line, and nothing has changed', () 
     ['a missing rules file', ['--rules', `${directory}/none`], /no such file/],
     ['a plugin that throws while it loads', ['-p', throwing], /throwing\.mjs.*broken at load/],
     ['a plugin file that is not there', ['-p', './nowhere.ts'], /nowhere\.ts/],
+    ['what a command cannot have', ['--keep'], /--keep with a command \(.*--interface\)/],
     ['an unknown user', ['-u', 'no-such-user'], /no such user/],
   ])('%s', async (_, args, says) => {
     await unchanged(() => expectRefusal(run([...args, '--', 'true']), says))

@@ -92,7 +92,7 @@ export const sections: Readonly<Record<string, Flags>> = {
     },
     keep: {
       type: 'boolean',
-      says: 'connections in the kernel outlive tproxy-run, and the next one with --keep takes them over',
+      says: 'with --interface: connections in the kernel outlive tproxy-run, and the next one with --keep takes them over. A command ends with tproxy-run',
     },
     names: {
       type: 'boolean',

@@ -23,6 +23,10 @@ export async function runCommand(
 ): Promise<Ending> {
   const { options, command } = invocation
   const settings = await readSettings(options)
+  if (settings.keep)
+    throw new TproxyError('E_OPTION', `${options.keep ? '--keep' : 'keep: true'} with a command`, {
+      hint: 'a command ends with tproxy-run; --keep is for --interface',
+    })
   const cwd = process.cwd()
   const program = findExecutable(command[0], process.env['PATH'] ?? '/usr/bin:/bin', cwd)
   if ('missing' in program) {

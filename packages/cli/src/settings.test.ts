@@ -49,6 +49,15 @@ names: true
   })
 })
 
+it('refuses to keep what only the kernel could', async () => {
+  writeFileSync(config, 'carry: relay\n')
+  await expect(settings('--keep')).rejects.toMatchObject({
+    code: 'E_OPTION',
+    message: expect.stringContaining('keep with carry relay'),
+  })
+  await expect(settings('--keep', '--carry', 'splice')).resolves.toMatchObject({ keep: true })
+})
+
 it('tells at once what is wrong with all files', async () => {
   writeFileSync(config, 'rules: [deny, allow]')
   writeFileSync(list, 'permit')

@@ -6,6 +6,7 @@ import {
   type RoutingOptions,
   type Rule,
   type Timeouts,
+  TproxyError,
 } from '@tproxy/core'
 import type { ConfigFile } from './config/schema.ts'
 import { type MetricsAddress, parseMetricsAddress } from './metrics/address.ts'
@@ -49,6 +50,9 @@ export async function readSettings(options: Options): Promise<Settings> {
   const timeout = (key: 'connect-timeout' | 'idle-timeout' | 'drain-timeout') =>
     file[key] === undefined ? undefined : parseDuration(String(file[key]))
   const { mark, table, priority } = file
+  const carry = options.carry ?? file.carry ?? 'splice'
+  const keep = options.keep || file.keep === true
+  if (keep) requireSplicing(carry)
   return {
     file,
     plugins: [
@@ -60,8 +64,8 @@ export async function readSettings(options: Options): Promise<Settings> {
     rules,
     defaultAction,
     default: options.default ?? file['default-verdict'] ?? 'direct',
-    carry: options.carry ?? file.carry ?? 'splice',
-    keep: options.keep || file.keep === true,
+    carry,
+    keep,
     names: options.names || file.names === true,
     fastpath: options.fastpath ?? file.fastpath ?? 'off',
     metrics: options.metrics ?? (file.metrics === undefined ? undefined : parseMetricsAddress(file.metrics)),
@@ -79,6 +83,14 @@ export async function readSettings(options: Options): Promise<Settings> {
       ...options.timeouts,
     },
   }
+}
+
+/** Throws `E_OPTION` where there would be nothing to keep. */
+export function requireSplicing(carry: Settings['carry']): void {
+  if (carry === 'relay')
+    throw new TproxyError('E_OPTION', 'keep with carry relay', {
+      hint: 'only what the kernel carries outlives tproxy-run: leave out one of them',
+    })
 }
 
 /** The rules alone, and what else the configuration file says. Throws {@link Problems}. */

@@ -1,9 +1,11 @@
-import { inspect, type Plugin, type RoutingOptions, selectInterfaces, TproxyError } from '@tproxy/core'
+import { inspect, type Plugin, type RoutingOptions, reason, selectInterfaces, TproxyError } from '@tproxy/core'
 import type { OpenedConfig } from '../config/open.ts'
 import { explain, type Finding } from '../finding.ts'
 import { getent } from '../invoker.ts'
+import { parseMetricsAddress, tryMetricsAddress } from '../metrics/address.ts'
 import { defined, interfaceSelection, pluginChoice } from '../options.ts'
 import { loadPlugins } from '../plugins.ts'
+import { requireSplicing } from '../settings.ts'
 import { examineRuleList } from './rule-list.ts'
 
 /** What a look at the file and at this host finds, besides what is malformed. Nothing is applied. */
@@ -17,6 +19,8 @@ export async function examine(config: OpenedConfig): Promise<Finding[]> {
     ...examineRulesOf(config),
     ...examineRouting(config),
     ...examineUser(config),
+    ...examineKeep(config),
+    ...(await examineMetrics(config)),
   ]
 }
 
@@ -172,4 +176,26 @@ function examineUser(config: OpenedConfig): Finding[] {
     if (user !== undefined && getent(user) === undefined)
       throw new TproxyError('E_OPTION', `there is no user ${user}`, { hint: 'see: getent passwd' })
   })
+}
+
+function examineKeep(config: OpenedConfig): Finding[] {
+  const { keep, carry = 'splice' } = config.sound
+  if (keep !== true) return []
+  return [
+    ...attempt(config, ['keep'], () => requireSplicing(carry)),
+    ...attempt(config, ['keep'], () => inspect().keep()),
+  ]
+}
+
+async function examineMetrics(config: OpenedConfig): Promise<Finding[]> {
+  const { metrics } = config.sound
+  const address = metrics === undefined ? undefined : parseMetricsAddress(metrics)
+  if (address === undefined) return []
+  const outcome = await tryMetricsAddress(address).then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+  if (outcome === undefined) return []
+  const message = `serve metrics at ${metrics}: ${reason(outcome)}`
+  return [{ severity: 'error', place: config.place(['metrics']), message, remedy: 'choose another address' }]
 }

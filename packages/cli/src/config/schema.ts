@@ -149,7 +149,9 @@ const schema = z.strictObject(
     keep: z
       .boolean({ error: 'true or false' })
       .optional()
-      .describe('Whether connections in the kernel outlive tproxy-run, and the next one takes them over'),
+      .describe(
+        'Whether connections in the kernel outlive tproxy-run, and the next one takes them over; not with a command',
+      ),
     names: z
       .boolean({ error: 'true or false' })
       .optional()

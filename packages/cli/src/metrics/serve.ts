@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { chmodSync, lstatSync, rmSync } from 'node:fs'
+import { chmodSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { reason, TproxyError, type TransparentProxy } from '@tproxy/core'
-import type { MetricsAddress } from './address.ts'
+import { isSocket, type MetricsAddress } from './address.ts'
 
 /** Answers `GET /metrics` at one address until disposed of. Throws `E_SYSTEM` when it cannot listen there. */
 export async function serveMetrics(
@@ -49,9 +49,7 @@ export async function serveMetrics(
  * where connect(2) is refused too. Throws for a file.
  */
 async function removeAbandoned(path: string): Promise<void> {
-  const standing = lstatSync(path, { throwIfNoEntry: false })
-  if (standing === undefined) return
-  if (!standing.isSocket()) throw new Error('what is there is no socket')
+  if (!isSocket(path)) return
   const probe = connect(path)
   try {
     await once(probe, 'connect')

@@ -4,6 +4,7 @@ import { reason, TproxyError } from '../errors.ts'
 import type { FastpathMode } from '../options.ts'
 import { tryFastpath } from './fastpath.ts'
 import { instances } from './instances.ts'
+import { requireBpfFileSystem } from './keep.ts'
 import { listeningSockets, localAddresses } from './listeners.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
 import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
@@ -30,6 +31,8 @@ export interface Inspection {
    * and so takes any host name but localhost for good.
    */
   upstream(address: { readonly host: string; readonly port: number }): Promise<void>
+  /** Throws `E_SYSTEM` where spliced connections cannot be kept, for want of a bpf file system. */
+  keep(): void
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
@@ -51,6 +54,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     trial: tryAndRecord,
     fastpath: tryFastpath,
     upstream: findUpstream,
+    keep: () => void requireBpfFileSystem(),
     routing: () => checkClashes(routing),
     instances,
   }

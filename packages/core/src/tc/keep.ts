@@ -20,22 +20,28 @@ export interface Kept {
   readonly ours: boolean
 }
 
-/** Our directory of the bpf file system for this network namespace, whose cookie no other has had since boot. */
-function rootDirectory(): string | undefined {
+function bpfFileSystem(): string | undefined {
   const mounted = (readSystemFile('/proc/self/mounts') ?? '').split('\n').map((line) => line.split(' '))
   const points = mounted.filter(([, , type]) => type === 'bpf').map(([, point]) => point)
-  const point = points.includes('/sys/fs/bpf') ? '/sys/fs/bpf' : points.at(-1)
-  return point === undefined ? undefined : `${point}/tproxy/${networkNamespaceCookie()}`
+  return points.includes('/sys/fs/bpf') ? '/sys/fs/bpf' : points.at(-1)
 }
 
-/** Makes the directory of an instance. Throws `E_SYSTEM` where there is no bpf file system, or none for us. */
-export function keepIn(number: number): string {
-  const root = rootDirectory()
-  if (root === undefined)
+/** Where one is mounted. Throws `E_SYSTEM` where none is. */
+export function requireBpfFileSystem(): string {
+  const point = bpfFileSystem()
+  if (point === undefined)
     throw new TproxyError('E_SYSTEM', 'keep spliced connections: no bpf file system is mounted', {
       hint: 'mount -t bpf bpf /sys/fs/bpf',
     })
-  const directory = `${root}/${number}-${keptLayout}`
+  return point
+}
+
+/** Our directory there for this network namespace, whose cookie no other has had since boot. */
+const below = (point: string) => `${point}/tproxy/${networkNamespaceCookie()}`
+
+/** Makes the directory of an instance. Throws `E_SYSTEM` where there is no bpf file system, or none for us. */
+export function keepIn(number: number): string {
+  const directory = `${below(requireBpfFileSystem())}/${number}-${keptLayout}`
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
   } catch (cause) {
@@ -49,7 +55,8 @@ export function keepIn(number: number): string {
 
 /** What instances of this network namespace, also living ones, have pinned. */
 export function kept(): Kept[] {
-  const root = rootDirectory()
+  const point = bpfFileSystem()
+  const root = point === undefined ? undefined : below(point)
   if (root === undefined || !existsSync(root)) return []
   return readdirSync(root).flatMap((name) => {
     const [, number, layout] = /^(\d+)-([0-9a-f]+)$/.exec(name) ?? []
