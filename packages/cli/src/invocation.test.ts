@@ -60,7 +60,15 @@ describe('the command line', () => {
       idleMs: 300_000,
       drainMs: 2000,
     })
-    expect(() => options('--idle-timeout', 'soon')).toThrow('--idle-timeout is "soon"')
+    expect(options('--idle-timeout', '0').timeouts).toEqual({ idleMs: 0 })
+    expect(() => options('--idle-timeout', 'soon')).toThrow(
+      '--idle-timeout is "soon" (seconds, or with a unit',
+    )
+    expect(() => options('--idle-timeout', '99999h')).toThrow('--idle-timeout is "99999h" (at most 24 days)')
+    expect(() => options('--connect-timeout', '0')).toThrow('--connect-timeout is "0" (at least 1 ms)')
+    expect(() => parseInvocation(['top', '--interval', '1ms'])).toThrow(
+      '--interval is "1ms" (at least 100 ms)',
+    )
   })
 
   it('takes words and options of rules in any order', () => {

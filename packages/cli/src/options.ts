@@ -7,7 +7,7 @@ import {
 } from '@tproxy/core'
 import type { Given } from './invocation.ts'
 import { type MetricsAddress, metricsForm, parseMetricsAddress } from './metrics/address.ts'
-import { durationForm, parseDuration } from './quantities.ts'
+import { misfitDuration, parseDuration } from './quantities.ts'
 
 /** An option: as util.parseArgs wants it, and what help, manual and completion say of it. */
 export type Flag = {
@@ -107,9 +107,9 @@ export const sections: Readonly<Record<string, Flags>> = {
     'connect-timeout': {
       type: 'string',
       value: 'T',
-      says: 'to reach an upstream: such as 500ms, 30s (the default), 5m',
+      says: 'to reach an upstream: seconds, or with a unit, such as 500ms, 30s (the default), 5m',
     },
-    'idle-timeout': { type: 'string', value: 'T', says: 'without a byte; default 2h' },
+    'idle-timeout': { type: 'string', value: 'T', says: 'without a byte; default 2h, 0: never' },
     'drain-timeout': {
       type: 'string',
       value: 'T',
@@ -140,6 +140,9 @@ export const sections: Readonly<Record<string, Flags>> = {
 
 /** Those of interception. */
 export const flags: Flags = Object.assign({}, ...Object.values(sections)) as Flags
+
+/** Nothing is reached in no time. */
+export const leastConnectMs = 1
 
 /** `--plugin NAME[=ARGUMENT]`; a configuration file may say more. */
 export interface PluginChoice {
@@ -212,7 +215,7 @@ export function readOptions(given: readonly Given[]): Options {
       priority: whole('priority', last('priority')),
     }),
     timeouts: defined({
-      connectMs: milliseconds('connect-timeout', last('connect-timeout')),
+      connectMs: milliseconds('connect-timeout', last('connect-timeout'), leastConnectMs),
       idleMs: milliseconds('idle-timeout', last('idle-timeout')),
       drainMs: milliseconds('drain-timeout', last('drain-timeout')),
     }),
@@ -245,11 +248,11 @@ function whole(name: string, text: string | undefined): number | undefined {
   return Number(text)
 }
 
-function milliseconds(name: string, text: string | undefined): number | undefined {
+function milliseconds(name: string, text: string | undefined, leastMs?: number): number | undefined {
   if (text === undefined) return undefined
-  const value = parseDuration(text)
-  if (value === undefined) throw new TproxyError('E_OPTION', `--${name} is "${text}"`, { hint: durationForm })
-  return value
+  const expected = misfitDuration(text, leastMs)
+  if (expected !== undefined) throw new TproxyError('E_OPTION', `--${name} is "${text}"`, { hint: expected })
+  return parseDuration(text)
 }
 
 /** Without what is undefined. */

@@ -31,12 +31,23 @@ export function formatTime(date: Date): string {
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
+/** A timer of Node that is to wait for longer fires at once. */
+const longestMs = 2 ** 31 - 1
+
 /** What {@link parseDuration} reads. */
 export const durationForm = 'seconds, or with a unit: 500ms, 30s, 5m, 2h'
 
-/** In milliseconds; undefined for what is none, or more than a timer of Node can wait. */
+/** In milliseconds; undefined for what is none. */
 export function parseDuration(text: string): number | undefined {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)
   const value = Math.round(Number(match?.[1]) * (units[match?.[2] ?? 's'] ?? Number.NaN))
-  return match === null || value >= 2 ** 31 ? undefined : value
+  return match === null ? undefined : value
+}
+
+/** What is expected instead of a duration that is none, too short, or more than can be waited for; else undefined. */
+export function misfitDuration(text: string, leastMs = 0): string | undefined {
+  const ms = parseDuration(text)
+  if (ms === undefined) return durationForm
+  if (ms > longestMs) return 'at most 24 days'
+  return ms < leastMs ? `at least ${formatDuration(leastMs)}` : undefined
 }

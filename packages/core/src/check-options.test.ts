@@ -22,6 +22,7 @@ describe('what cannot be is refused before anything is set up', () => {
     [{ rules: 'drop' }, "rules is 'drop' (a list)"],
     [{ plugins: () => {} }, 'plugins is [Function: plugins] (a list)'],
     [{ default: 'drop' }, "default is 'drop' (a verdict: direct(), drop() or via(upstream))"],
+    [{ timeouts: { connectMs: 0 } }, 'timeouts.connectMs is 0 (nothing is done in no time)'],
     [{ timeouts: 5 }, 'timeouts is 5 (a mapping)'],
   ])('%j', async (options, says) => {
     const given = { transport: new LocalTransport(), ...options }

@@ -47,5 +47,8 @@ export function limits(timeouts: Timeouts = {}): Limits {
       throw new TproxyError('E_OPTION', `timeouts.${name} is ${value}`, {
         hint: `milliseconds, one of ${Object.keys(defaults).join(', ')}`,
       })
+  for (const name of ['decisionMs', 'connectMs'] as const)
+    if (timeouts[name] === 0)
+      throw new TproxyError('E_OPTION', `timeouts.${name} is 0`, { hint: 'nothing is done in no time' })
   return { ...defaults, ...timeouts }
 }

@@ -103,6 +103,8 @@ describe('what is wrong is told with its place', () => {
       'idle-timeout: soon',
       '1:15: expected seconds, or with a unit: 500ms, 30s, 5m, 2h, got "soon"',
     ],
+    ['too long a time', 'idle-timeout: 99999h', '1:15: expected at most 24 days, got "99999h"'],
+    ['no time at all', 'connect-timeout: 0', '1:18: expected at least 1 ms, got 0'],
     ['a number', 'mark: x', '1:7: expected a number, such as 100 or 0x64, got "x"'],
     ['a negative number', 'table: -1', '1:8: expected a number, such as 100 or 0x64, got -1'],
     ['a verdict', 'default-verdict: reject', '1:18: expected direct or drop, got "reject"'],

@@ -1,7 +1,8 @@
 import { type Action, type Criteria, contradiction, type FastpathMode, misfit, type Rule } from '@tproxy/core'
 import { z } from 'zod'
 import { metricsForm, parseMetricsAddress } from '../metrics/address.ts'
-import { durationForm, parseDuration } from '../quantities.ts'
+import { leastConnectMs } from '../options.ts'
+import { durationForm, misfitDuration } from '../quantities.ts'
 
 /** What a configuration file says. Its keys are the command line's options, but for the two defaults. */
 export interface ConfigFile {
@@ -119,10 +120,13 @@ const alone = (names: readonly string[]) =>
   names.length === 1 || !names.some((name) => name === 'auto' || name === 'all')
 const aNumber = 'a number, such as 100 or 0x64'
 const whole = z.int({ error: aNumber }).min(0, { error: aNumber }).optional()
-const duration = z
-  .union([z.string(), z.number()], { error: durationForm })
-  .refine((value) => parseDuration(String(value)) !== undefined, { error: durationForm })
-  .optional()
+const duration = (leastMs?: number) =>
+  z
+    .union([z.string(), z.number()], { error: durationForm })
+    .refine((value) => misfitDuration(String(value), leastMs) === undefined, {
+      error: ({ input }) => misfitDuration(String(input), leastMs),
+    })
+    .optional()
 
 const schema = z.strictObject(
   {
@@ -167,9 +171,13 @@ const schema = z.strictObject(
       .refine((value) => parseMetricsAddress(value) !== undefined, { error: metricsForm })
       .optional()
       .describe('Where Prometheus finds metrics: HOST:PORT or unix:PATH; nowhere unless it is given'),
-    'connect-timeout': duration.describe('30s unless it is given'),
-    'idle-timeout': duration.describe('2h unless it is given'),
-    'drain-timeout': duration.describe('5s unless it is given'),
+    'connect-timeout': duration(leastConnectMs).describe(
+      'To reach an upstream, in seconds or with a unit: 500ms, 5m, 2h; 30s unless it is given',
+    ),
+    'idle-timeout': duration().describe('Without a byte, likewise, 0: never; 2h unless it is given'),
+    'drain-timeout': duration().describe(
+      'For connections to finish once it is stopped, likewise; 5s unless it is given',
+    ),
     user: word('the name of a user').optional().describe('Whom the command runs as'),
     mark: whole.describe('Routing mark, should the default belong to somebody else'),
     table: whole.describe('Routing table'),

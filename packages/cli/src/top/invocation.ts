@@ -1,7 +1,7 @@
 import { nearest, TproxyError } from '@tproxy/core'
 import type { Given } from '../invocation.ts'
 import type { Flags } from '../options.ts'
-import { durationForm, parseDuration } from '../quantities.ts'
+import { misfitDuration, parseDuration } from '../quantities.ts'
 import { common, statusFlags } from '../rules/invocation.ts'
 import { type SortKey, sortKeys } from './traffic.ts'
 
@@ -23,15 +23,17 @@ export const topFlags: Flags = {
   sort: { type: 'string', value: 'KEY', complete: Object.keys(sortKeys), says: 'by what; default down' },
 }
 
+/** Who runs need not count all the time. */
+const leastIntervalMs = 100
+
 /** Throws `E_OPTION`. */
 export function parseTop(words: readonly string[], given: readonly Given[]): TopForm {
   const value = (name: string) => given.findLast((option) => option.name === name)?.value
   if (words.length > 0) throw new TproxyError('E_OPTION', 'top takes no arguments')
-  const intervalMs = parseDuration(value('interval') ?? '1s')
-  if (intervalMs === undefined || intervalMs < 100)
-    throw new TproxyError('E_OPTION', `--interval is "${value('interval')}"`, {
-      hint: `${durationForm}; at least 100ms`,
-    })
+  const interval = value('interval') ?? '1s'
+  const expected = misfitDuration(interval, leastIntervalMs)
+  if (expected !== undefined)
+    throw new TproxyError('E_OPTION', `--interval is "${interval}"`, { hint: expected })
   const count = value('count')
   if (count !== undefined && !/^[1-9]\d*$/.test(count))
     throw new TproxyError('E_OPTION', `--count is "${count}"`, { hint: 'a number from 1' })
@@ -44,7 +46,7 @@ export function parseTop(words: readonly string[], given: readonly Given[]): Top
   }
   return {
     form: 'top',
-    intervalMs,
+    intervalMs: parseDuration(interval) ?? leastIntervalMs,
     count: count === undefined ? undefined : Number(count),
     sort: sort as SortKey,
     ...common(given),
