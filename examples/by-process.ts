@@ -1,7 +1,9 @@
 // A plugin: each program takes its own way.
 //
+// In a configuration file beside this one:
+//
 //   plugins:
-//     - name: ./examples/by-process.ts
+//     - name: ./by-process.ts
 //       options:
 //         programs: { curl: 'socks5://192.0.2.1:1080', git: 'http://192.0.2.2:3128', telnet: drop, apt: direct }
 //

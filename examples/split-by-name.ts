@@ -1,7 +1,9 @@
 // A plugin: some domains go through a proxy, and the rest goes on as if it were not there.
 //
+// In a configuration file beside this one:
+//
 //   plugins:
-//     - name: ./examples/split-by-name.ts
+//     - name: ./split-by-name.ts
 //       options: { url: 'socks5://192.0.2.1:1080', domains: [corp.example, intranet.test] }
 //
 // The name is what the program speaks of in its TLS ClientHello or HTTP request; the proxy gets it in place of the address,

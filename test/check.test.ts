@@ -44,7 +44,7 @@ export default definePlugin({ name: 'office', options, create: () => () => direc
   const { code, stdout, stderr } = await check(`plugins:
   - socks=socks5://me:S3cret@host:99999
   - sokcs
-  - { name: ${directory}/office.ts, options: { port: x } }
+  - { name: ./office.ts, options: { port: x } }
 interfaces: [wan0, wan9]
 markk: 3
 mark: 0x10

@@ -1,5 +1,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { dirname } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { parseInvocation } from './invocation.ts'
 import { readSettings } from './settings.ts'
@@ -17,7 +18,7 @@ function settings(...args: readonly string[]): ReturnType<typeof readSettings> {
 it('puts plugins and rules of the command line first, and its other options in place of the file’s', async () => {
   writeFileSync(
     config,
-    `plugins: [socks]
+    `plugins: [socks, ./x.ts=y, { name: ../z.ts, options: { a: 1 } }]
 interfaces: [eth0]
 rules: [direct]
 default-action: drop
@@ -30,9 +31,28 @@ names: true
 `,
   )
   writeFileSync(list, 'drop\ndefault reject\n')
-  const options = ['-p', 'http=http://h', '--rules', list, '-i', 'wan0', '--idle-timeout', '9', '--mark', '1']
+  const options = [
+    '-p',
+    'http=http://h',
+    '-p',
+    './here.ts',
+    '--rules',
+    list,
+    '-i',
+    'wan0',
+    '--idle-timeout',
+    '9',
+    '--mark',
+    '1',
+  ]
   expect(await settings(...options)).toMatchObject({
-    plugins: [{ name: 'http', argument: 'http://h' }, { name: 'socks' }],
+    plugins: [
+      { name: 'http', argument: 'http://h' },
+      { name: './here.ts' },
+      { name: 'socks' },
+      { name: `${directory}/x.ts`, argument: 'y' },
+      { name: `${dirname(directory)}/z.ts`, options: { a: 1 } },
+    ],
     interfaces: ['wan0'],
     rules: [{ action: 'drop' }, { action: 'direct' }],
     defaultAction: 'reject',

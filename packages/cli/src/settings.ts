@@ -1,3 +1,4 @@
+import { dirname, resolve } from 'node:path'
 import {
   type Action,
   examineNames,
@@ -57,9 +58,7 @@ export async function readSettings(options: Options): Promise<Settings> {
     file,
     plugins: [
       ...options.plugins,
-      ...(file.plugins ?? []).map((plugin) =>
-        typeof plugin === 'string' ? pluginChoice(plugin) : { argument: undefined, ...plugin },
-      ),
+      ...(file.plugins ?? []).map((plugin) => pluginOfFile(plugin, options.config ?? '')),
     ],
     rules,
     defaultAction,
@@ -83,6 +82,12 @@ export async function readSettings(options: Options): Promise<Settings> {
       ...options.timeouts,
     },
   }
+}
+
+/** A plugin that a configuration file names. A path is taken from the file, not from where somebody happens to be. */
+export function pluginOfFile(plugin: NonNullable<ConfigFile['plugins']>[number], file: string): PluginChoice {
+  const choice = typeof plugin === 'string' ? pluginChoice(plugin) : { argument: undefined, ...plugin }
+  return /^\.{1,2}\//.test(choice.name) ? { ...choice, name: resolve(dirname(file), choice.name) } : choice
 }
 
 /** Throws `E_OPTION` where there would be nothing to keep. */

@@ -15,7 +15,7 @@ interface Form {
 export function check(form: Form): Promise<Ending> {
   return tell(form, async (text) => {
     const config = openConfig(text)
-    return [...config.errors, ...(await examine(config))]
+    return [...config.errors, ...(await examine(config, form.file))]
   })
 }
 

@@ -3,14 +3,14 @@ import type { OpenedConfig } from '../config/open.ts'
 import { explain, type Finding } from '../finding.ts'
 import { getent } from '../invoker.ts'
 import { parseMetricsAddress, tryMetricsAddress } from '../metrics/address.ts'
-import { defined, interfaceSelection, pluginChoice } from '../options.ts'
+import { defined, interfaceSelection } from '../options.ts'
 import { loadPlugins } from '../plugins.ts'
-import { requireSplicing } from '../settings.ts'
+import { pluginOfFile, requireSplicing } from '../settings.ts'
 import { examineRuleList } from './rule-list.ts'
 
 /** What a look at the file and at this host finds, besides what is malformed. Nothing is applied. */
-export async function examine(config: OpenedConfig): Promise<Finding[]> {
-  const { errors, plugins } = await examinePlugins(config)
+export async function examine(config: OpenedConfig, file: string): Promise<Finding[]> {
+  const { errors, plugins } = await examinePlugins(config, file)
   return [
     ...errors,
     ...(errors.length === 0 ? examineChoice(config, plugins) : []),
@@ -36,13 +36,15 @@ const attempt = (config: OpenedConfig, path: Path, work: () => void): Finding[] 
 }
 
 /** Loads them, for only they know their options. */
-async function examinePlugins(config: OpenedConfig): Promise<{ errors: Finding[]; plugins: Plugin[] }> {
+async function examinePlugins(
+  config: OpenedConfig,
+  file: string,
+): Promise<{ errors: Finding[]; plugins: Plugin[] }> {
   const errors: Finding[] = []
   const plugins: Plugin[] = []
   for (const [index, given] of config.plugins) {
-    const choice = typeof given === 'string' ? pluginChoice(given) : { argument: undefined, ...given }
     try {
-      plugins.push(...(await loadPlugins([choice], process.cwd())))
+      plugins.push(...(await loadPlugins([pluginOfFile(given, file)], process.cwd())))
     } catch (error) {
       const [option] = optionPaths(error)
       const path = ['plugins', index, ...(option === undefined ? [] : ['options', ...option])]

@@ -104,7 +104,9 @@ const plugin = z.union(
   [
     z.string().regex(/^[^=]/, { error: aPlugin }),
     z.strictObject({
-      name: word('the name of a plugin').describe('As --plugin takes it: socks, or the path of a module'),
+      name: word('the name of a plugin').describe(
+        'As --plugin takes it: socks, or the path of a module, from the directory of this file',
+      ),
       argument: z.string({ error: 'text' }).optional().describe('As behind NAME= on the command line'),
       options: z
         .record(z.string(), z.unknown(), { error: 'a mapping of options' })
@@ -132,7 +134,9 @@ const schema = z.strictObject(
   {
     plugins: list(plugin, `a list of plugins`)
       .optional()
-      .describe('Asked in order; the first that answers decides'),
+      .describe(
+        'Asked in order; the first that answers decides. A path, as in ./office.ts, is taken from the directory of this file',
+      ),
     interfaces: z
       .union(
         [word(interfaces), list(word('an interface'), interfaces).refine(alone, { error: interfaces })],
