@@ -199,6 +199,17 @@ describe('what cannot be done is told in one line, and nothing has changed', () 
     await unchanged(() => expectRefusal(run([...args, '--', 'true']), says))
   })
 
+  test('a plugin that throws outside of its decisions, with its place', async () => {
+    const late = `${directory}/late.mjs`
+    writeFileSync(
+      late,
+      `export default () => () => {}\nsetTimeout(() => { throw new Error('too late') }, 2000)\n`,
+    )
+    await unchanged(() =>
+      expectRefusal(run(['-p', late, '--', 'sleep', '60']), /too late \(at .*late\.mjs:2:26\)/),
+    )
+  })
+
   test('no privileges', async () => {
     const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
     await unchanged(() =>

@@ -11,6 +11,7 @@ import { runCommand } from './run-command.ts'
 import { runInterface } from './run-interface.ts'
 import { clean } from './scrub.ts'
 import { dieBy } from './signals.ts'
+import { reasonAndPlace } from './thrown-at.ts'
 
 /** How long undoing may take after something unforeseen; then the kernel undoes what it can, and the next start the rest. */
 const lastResortMs = 15_000
@@ -23,7 +24,9 @@ const { promise: fatal, reject } = Promise.withResolvers<never>()
 fatal.catch(() => {})
 for (const event of ['uncaughtException', 'unhandledRejection'])
   process.on(event, (error: unknown) => {
-    reject(new Error(`unexpected error, all connections are closed: ${reason(error)}`, { cause: error }))
+    reject(
+      new Error(`unexpected error, all connections are closed: ${reasonAndPlace(error)}`, { cause: error }),
+    )
     setTimeout(() => process.exit(exitCode.failed), lastResortMs).unref()
   })
 

@@ -31,8 +31,11 @@ describe('plugins', () => {
     expect(resolvePlugin('./office.ts', directory, notFound)).toBe(`file://${directory}/office.ts`)
   })
 
-  it('say when a path leads nowhere', () => {
+  it('say when a path leads nowhere, or to a directory', () => {
     expect(() => resolvePlugin('./nope.ts', '/etc', notFound)).toThrow('there is no file /etc/nope.ts')
+    expect(() => resolvePlugin('./', directory, notFound)).toThrow(
+      'plugin ./ is a directory (name the file in it, such as ./index.ts)',
+    )
   })
 
   it('get their argument, and keep their order', async () => {
@@ -45,6 +48,12 @@ describe('plugins', () => {
       directory,
     )
     expect(plugins.map(({ name }) => name)).toEqual(['one', 'two'])
+  })
+
+  it('without a name of their own have that of their choice', async () => {
+    write('anonymous.mjs', 'export default () => (connection) => undefined')
+    const [plugin] = await loadPlugins([{ name: './anonymous.mjs', argument: 'secret' }], directory)
+    expect(plugin?.name).toBe('./anonymous.mjs')
   })
 
   it('made with definePlugin get what the file says too; others take no options', async () => {
@@ -66,7 +75,11 @@ describe('plugins', () => {
     write('number.mjs', 'export default 3')
     write('nothing.mjs', 'export default () => undefined')
     write('broken.mjs', 'export default () => { throw new Error("no such office") }')
+    write('early.mjs', "\n\nthrow new Error('no such file')")
     const load = (name: string) => loadPlugins([{ name, argument: undefined }], directory)
+    await expect(load('./early.mjs')).rejects.toThrow(
+      `plugin ./early.mjs does not load: no such file (at ${directory}/early.mjs:3:7)`,
+    )
     await expect(load('./number.mjs')).rejects.toThrow('no function as its default export')
     await expect(load('./nothing.mjs')).rejects.toThrow('returned no plugin')
     await expect(load('./broken.mjs')).rejects.toThrow('plugin ./broken.mjs: no such office')

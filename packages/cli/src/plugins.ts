@@ -1,10 +1,11 @@
-import { existsSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { resolve as resolvePath } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { type DefinedPlugin, type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
 import type { PluginChoice } from './options.ts'
+import { reasonAndPlace } from './thrown-at.ts'
 
 /** Where a plugin's module is, as a URL. Throws `E_PLUGIN`. */
 export function resolvePlugin(
@@ -14,7 +15,12 @@ export function resolvePlugin(
 ): string {
   if (/^(\.{0,2}\/)/.test(name)) {
     const path = resolvePath(cwd, name)
-    if (!existsSync(path)) throw new TproxyError('E_PLUGIN', `plugin ${name}: there is no file ${path}`)
+    const there = statSync(path, { throwIfNoEntry: false })
+    if (there === undefined) throw new TproxyError('E_PLUGIN', `plugin ${name}: there is no file ${path}`)
+    if (there.isDirectory())
+      throw new TproxyError('E_PLUGIN', `plugin ${name} is a directory`, {
+        hint: `name the file in it, such as ${name.replace(/\/+$/, '')}/index.ts`,
+      })
     return pathToFileURL(path).href
   }
   if (/^[a-z0-9][a-z0-9._-]*$/i.test(name))
@@ -40,7 +46,7 @@ export interface Loaded {
 
 /**
  * Loads plugins in order, but those that are loaded by the same choice. Throws `E_PLUGIN` for what is no plugin, and whatever
- * the plugin throws for its argument. A module is read once: what changed in it has no effect.
+ * the plugin throws for its argument. A function without a name gets the one it was asked for by. A module is read once: what changed in it has no effect.
  */
 export async function loadPlugins(
   choices: readonly PluginChoice[],
@@ -62,7 +68,7 @@ async function load({ name, argument, options, url }: PluginChoice & { url: stri
   try {
     factory = ((await import(url)) as { default?: unknown }).default
   } catch (cause) {
-    throw new TproxyError('E_PLUGIN', `plugin ${name} does not load: ${reason(cause)}`, { cause })
+    throw new TproxyError('E_PLUGIN', `plugin ${name} does not load: ${reasonAndPlace(cause)}`, { cause })
   }
   if (typeof factory !== 'function')
     throw new TproxyError('E_PLUGIN', `plugin ${name} has no function as its default export`, {
@@ -82,6 +88,7 @@ async function load({ name, argument, options, url }: PluginChoice & { url: stri
     throw new TproxyError('E_PLUGIN', `plugin ${name}: its default export returned no plugin`, {
       hint: 'export default ({ argument, env }) => function name(connection) { … }',
     })
+  if (plugin.name === '') Object.defineProperty(plugin, 'name', { value: name })
   return plugin as Plugin
 }
 

@@ -34,7 +34,7 @@ export function readiness(
     interfaces: selectInterfaces(settings.interfaces ?? 'all').map(({ name }) => name),
     cgroup,
     plugins: plugins.map(({ name, upstreams = [] }) => ({
-      name: name || 'anonymous',
+      name,
       upstreams: upstreams.map((upstream) => upstream.name),
     })),
     rules: settings.rules.length,

@@ -49,7 +49,7 @@ export function makeReload(
       const reloaded = {
         rules: read.rules.length,
         default: proxy.rules?.list.default ?? 'proxy',
-        plugins: fresh.map(({ name }) => name || 'anonymous'),
+        plugins: fresh.map(({ name }) => name),
         verdict: read.default,
         restart: changedKeys(settings.file, read.file),
       }
