@@ -199,6 +199,31 @@ describe('what cannot be done is told in one line, and nothing has changed', () 
     await unchanged(() => expectRefusal(run([...args, '--', 'true']), says))
   })
 
+  test('and for programs by its code, with what it says and the remedy', async () => {
+    const { stderr } = await run(['--json', '-p', 'sokcs=S3cret', '--', 'true'])
+    const [event = '', text] = stderr.split('\n')
+    expect(JSON.parse(event)).toEqual({
+      event: 'exit',
+      time: expect.any(String),
+      code: 125,
+      error: {
+        code: 'E_PLUGIN',
+        message: 'there is no plugin sokcs',
+        hint: expect.stringContaining('socks and http are built in'),
+      },
+    })
+    expect(text).toContain('tproxy-run: there is no plugin sokcs (socks and')
+    for (const command of ['status', 'reload'])
+      expect(parsed((await run([command, '--json'])).stdout)).toEqual([
+        {
+          event: 'error',
+          code: 'E_OPTION',
+          message: 'no tproxy-run runs in this network namespace',
+          hint: 'or it is not yours: try sudo',
+        },
+      ])
+  })
+
   test('a plugin that throws outside of its decisions, with its place', async () => {
     const late = `${directory}/late.mjs`
     writeFileSync(

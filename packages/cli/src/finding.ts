@@ -22,6 +22,13 @@ export function explain(error: unknown): { message: string; remedy: string | und
   return { message: remedy === undefined ? text : text.replace(` (${remedy})`, ''), remedy }
 }
 
+/** The same for programs; the code is one of ErrorCode, or of Node. */
+export function failure(error: unknown): { code?: string; message: string; hint?: string } {
+  const { message, remedy } = explain(error)
+  const { code } = error as NodeJS.ErrnoException
+  return { ...(code !== undefined && { code }), message, ...(remedy !== undefined && { hint: remedy }) }
+}
+
 /** `file:line:column: message (remedy)`. */
 export function locate(file: string, { place, message, remedy }: Omit<Finding, 'severity'>): string {
   const where = place === undefined ? file : `${file}:${place.line}:${place.column}`

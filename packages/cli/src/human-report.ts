@@ -1,7 +1,6 @@
 import { styleText } from 'node:util'
 import type { Adopted, RuleEvent, Session, SessionEnd } from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
-import type { Ending } from './ending.ts'
 import { adoptedLine, type Paint, readyLine, reloadedLine, ruleLine, sessionLine } from './lines.ts'
 import type { Output } from './output.ts'
 import { formatTime } from './quantities.ts'
@@ -51,7 +50,7 @@ export class HumanReport implements Report {
       this.#say(this.#warnings, (paint) => `${paint('yellow', 'warning')}  ${paint('plain', message)}`)
   }
 
-  exit(_ending: Ending): void {}
+  exit(): void {}
 
   async close(): Promise<void> {
     await Promise.all([this.#events.end(), this.#warnings.end()])

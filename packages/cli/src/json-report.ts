@@ -8,6 +8,7 @@ import {
 } from '@tproxy/core'
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
+import { failure } from './finding.ts'
 import type { Options } from './options.ts'
 import type { Output } from './output.ts'
 import type { Ready, Report } from './report.ts'
@@ -68,8 +69,8 @@ export class JsonReport implements Report {
     if (!this.#quiet) this.#emit('warning', { message })
   }
 
-  exit(ending: Ending): void {
-    this.#emit('exit', { ...ending })
+  exit(ending: Ending, error?: unknown): void {
+    this.#emit('exit', { ...ending, ...(error !== undefined && { error: failure(error) }) })
   }
 
   close(): Promise<void> {

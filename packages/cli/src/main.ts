@@ -3,6 +3,7 @@ import { reason } from '@tproxy/core'
 import manifest from '../package.json' with { type: 'json' }
 import { cleanUp } from './clean.ts'
 import { type Ending, exitCode } from './ending.ts'
+import { failure } from './finding.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
 import { complain } from './output.ts'
 import { Problems } from './problems.ts'
@@ -31,12 +32,27 @@ for (const event of ['uncaughtException', 'unhandledRejection'])
   })
 
 try {
-  const ending = await run(parseInvocation(process.argv.slice(2)))
+  const ending = await answer(parseInvocation(process.argv.slice(2)))
   if ('signal' in ending) dieBy(ending.signal)
   process.exit(ending.code)
 } catch (error) {
   for (const text of error instanceof Problems ? error.problems : [reason(error)]) complain(clean(text))
   process.exit(exitCode.failed)
+}
+
+/** Who asked for JSON reads there, too, why there is no answer. */
+async function answer(invocation: Invocation): Promise<Ending> {
+  try {
+    return await run(invocation)
+  } catch (error) {
+    if ('json' in invocation && invocation.json)
+      console.log(
+        JSON.stringify({ event: 'error', ...failure(error) }, (_key, value: unknown) =>
+          typeof value === 'string' ? clean(value) : value,
+        ),
+      )
+    throw error
+  }
 }
 
 async function run(invocation: Invocation): Promise<Ending> {
@@ -84,15 +100,17 @@ async function rules(invocation: Extract<Invocation, { form: 'rules' }>): Promis
 
 async function intercept(invocation: CommandForm | InterfaceForm): Promise<Ending> {
   const report = makeReport(invocation)
-  let ending: Ending = { code: exitCode.failed }
   try {
-    ending =
+    const ending =
       invocation.form === 'command'
         ? await runCommand(invocation, report, fatal)
         : await runInterface(invocation, report, fatal)
-    return ending
-  } finally {
     report.exit(ending)
+    return ending
+  } catch (error) {
+    report.exit({ code: exitCode.failed }, error)
+    throw error
+  } finally {
     await report.close()
   }
 }

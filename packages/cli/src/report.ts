@@ -38,7 +38,8 @@ export interface Report {
   rule(event: RuleEvent): void
   reloaded(reloaded: Reloaded): void
   warning(message: string): void
-  exit(ending: Ending): void
+  /** With `error`, this is why. */
+  exit(ending: Ending, error?: unknown): void
   /** Resolves when all is written. */
   close(): Promise<void>
 }
