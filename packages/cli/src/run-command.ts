@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Cgroup, makeCgroup, type Plugin, TproxyError, TransparentProxy } from '@tproxy/core'
 import { attend } from './control/attend.ts'
 import { type Ending, exitCode } from './ending.ts'
-import { findExecutable, findTool } from './executable.ts'
+import { findExecutable, findTool, type Lookup } from './executable.ts'
 import type { CommandForm } from './invocation.ts'
 import { invoker } from './invoker.ts'
 import { launch } from './launch.ts'
@@ -30,11 +30,9 @@ export async function runCommand(
   const cwd = process.cwd()
   const program = findExecutable(command[0], process.env['PATH'] ?? '/usr/bin:/bin', cwd)
   if ('missing' in program) {
-    const why = { 'not found': 'command not found', 'a directory': 'is a directory' } as const
-    complain(
-      `${command[0]}: ${program.missing === 'not executable' ? program.missing : why[program.missing]}`,
-    )
-    return { code: program.missing === 'not found' ? exitCode.notFound : exitCode.notExecutable }
+    complain(`${command[0]}: ${sayMissing(program)}`)
+    const isThere = program.missing === 'not executable' || program.missing === 'a directory'
+    return { code: isThere ? exitCode.notExecutable : exitCode.notFound }
   }
   const as = invoker(settings.user, { env: process.env, uid: process.geteuid?.() ?? -1 })
   const setpriv = findTool('setpriv')
@@ -68,6 +66,19 @@ export async function runCommand(
   onSignal = () => proxy.abort()
   await undo.disposeAsync()
   return ending
+}
+
+function sayMissing(program: Extract<Lookup, { missing: string }>): string {
+  switch (program.missing) {
+    case 'not found':
+      return 'command not found'
+    case 'a directory':
+      return 'is a directory'
+    case 'interpreter':
+      return `its interpreter ${program.interpreter} is not there`
+    default:
+      return program.missing
+  }
 }
 
 /** Leaves in `undo` how to end it. */
