@@ -20,7 +20,6 @@ describe('what cannot be is refused before anything is set up', () => {
     [{ fastpath: true }, 'fastpath is true (to-proxy, both or off)'],
     [{ keepSpliced: 'no' }, "keepSpliced is 'no' (true or false)"],
     [{ rules: 'drop' }, "rules is 'drop' (a list)"],
-    [{ plugins: () => {} }, 'plugins is [Function: plugins] (a list)'],
     [{ default: 'drop' }, "default is 'drop' (a verdict: direct(), drop() or via(upstream))"],
     [{ timeouts: { connectMs: 0 } }, 'timeouts.connectMs is 0 (nothing is done in no time)'],
     [{ timeouts: 5 }, 'timeouts is 5 (a mapping)'],

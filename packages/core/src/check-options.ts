@@ -43,7 +43,7 @@ const interception: Record<keyof InterceptOptions, Kind> = {
 }
 
 const proxy: Record<keyof ProxyOptions, Kind> = {
-  plugins: list,
+  plugins: checkedLater,
   default: { expected: 'a verdict: direct(), drop() or via(upstream)', fits: isVerdict },
   names: trueOrFalse,
   transport: mapping,

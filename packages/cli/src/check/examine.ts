@@ -1,4 +1,11 @@
-import { inspect, type Plugin, type RoutingOptions, reason, selectInterfaces, TproxyError } from '@tproxy/core'
+import {
+  inspect,
+  type Plugin,
+  type RoutingOptions,
+  reason,
+  selectInterfaces,
+  TproxyError,
+} from '@tproxy/core'
 import type { OpenedConfig } from '../config/open.ts'
 import { explain, type Finding } from '../finding.ts'
 import { getent } from '../invoker.ts'
