@@ -285,6 +285,26 @@ describe('doctor', () => {
     }
   })
 
+  test('misses a place for records where the start does, with the cause', async () => {
+    const readOnly = ['-m', 'sh', '-c', 'mount -t tmpfs -o ro none /run && exec "$@"', 'sh']
+    const cause = /\/run\/tproxy\/\d+: EROFS: read-only file system.*/
+    const within = (...args: readonly string[]) =>
+      world.client.run('unshare', [...readOnly, ...tproxyRun, ...args])
+    const start = await within('--', 'true')
+    expect(start).toMatchObject({ code: 125, stderr: expect.stringMatching(cause) })
+    const { code, stdout } = await within('doctor', '--json')
+    expect(code).toBe(1)
+    expect(parsed(stdout).filter(({ status }) => status === 'missing')).toEqual([
+      {
+        event: 'check',
+        name: 'records',
+        status: 'missing',
+        detail: expect.stringMatching(cause),
+        remedy: '/run/tproxy must be writable',
+      },
+    ])
+  })
+
   test('loads the programs under a profiler, whose signals interrupt the verifier', async () => {
     const profiled = { NODE_OPTIONS: '--cpu-prof --cpu-prof-interval=100 --cpu-prof-dir=/run' }
     expect(await run(['doctor'], profiled)).toMatchObject({ code: 0, stderr: '' })
@@ -361,6 +381,14 @@ print(s.makefile().read())`
     const some = [`--inh-caps=${caps}`, `--ambient-caps=${caps}`, `--bounding-set=${caps}`]
     const as = ['--reuid=65534', '--regid=65534', '--clear-groups', ...some]
     const before = await stateOf(world.client)
+    const doctor = await world.client.run('setpriv', [...as, ...tproxyRun, 'doctor', '--json'])
+    expect(doctor).toMatchObject({ code: 0, stderr: '' })
+    // What only a command needs, and what only root can try.
+    const worth = parsed(doctor.stdout).filter(({ status }) => status !== 'ok')
+    expect(worth.map(({ name, status }) => [name, status])).toEqual([
+      ['splice', 'warn'],
+      ['cgroup v2', 'warn'],
+    ])
     await using program = world.client.spawn('setpriv', [...as, ...tproxyRun, '--json', '-i', 'wan0'])
     await program.until((p) => p.events.some(({ event }) => event === 'ready'), 'a ready line')
     for (const family of [4, 6] as const)

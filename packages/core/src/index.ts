@@ -42,7 +42,7 @@ export {
 export { codePoints, parseDscp, parseProtocol, protocols } from './rules/values.ts'
 export { type ServiceManager, serviceManager } from './service-manager.ts'
 export type { Session, SessionEnd } from './session.ts'
-export { type Cgroup, cgroupRoot, makeCgroup } from './tc/cgroup.ts'
+export { type Cgroup, makeCgroup } from './tc/cgroup.ts'
 export { type Inspection, inspect } from './tc/inspect.ts'
 export { clean, instances } from './tc/instances.ts'
 export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/interfaces.ts'

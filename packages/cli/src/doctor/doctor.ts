@@ -31,6 +31,6 @@ const styles = { ok: 'green', warn: 'yellow', missing: 'red' } as const
 /** `ok       kernel              6.12.0`, and what to do on a line of its own. */
 export function describe({ name, status, detail, remedy }: Check, colour: boolean): string {
   const word = colour ? styleText(styles[status], status, { validateStream: false }) : status
-  const line = `${word}${' '.repeat(9 - status.length)}${name.padEnd(20)}${printable(detail)}`
-  return remedy === undefined ? line : `${line}\n${' '.repeat(29)}→ ${printable(remedy)}`
+  const line = `${word}${' '.repeat(9 - status.length)}${name.padEnd(22)}${printable(detail)}`
+  return remedy === undefined ? line : `${line}\n${' '.repeat(31)}→ ${printable(remedy)}`
 }

@@ -1,8 +1,6 @@
-import { accessSync, constants } from 'node:fs'
-import { type Inspection, type InterfaceSelection, selectInterfaces } from '@tproxy/core'
+import { closeSync, openSync } from 'node:fs'
+import { type Inspection, type InterfaceSelection, reason, selectInterfaces } from '@tproxy/core'
 import { attempt, type Check, missing, ok, read, warn } from './check.ts'
-
-const acceptLocal = '/proc/sys/net/ipv4/conf/lo/accept_local'
 
 export function networkChecks(inspection: Inspection, interfaces: InterfaceSelection): Check[] {
   return [
@@ -15,25 +13,28 @@ export function networkChecks(inspection: Inspection, interfaces: InterfaceSelec
       inspection.routing()
       return 'mark, table and priority are free, or ours'
     }),
-    checkAcceptLocal(),
+    ...(['accept_local', 'route_localnet'] as const).map(checkSetting),
     checkReversePath(),
     checkIpv6(),
+    attempt('records', 'see the message', () => inspection.records()),
     checkLeftovers(inspection),
   ]
 }
 
-function checkAcceptLocal(): Check {
-  const value = read(acceptLocal)
-  const name = 'accept_local of lo'
+function checkSetting(setting: 'accept_local' | 'route_localnet'): Check {
+  const path = `/proc/sys/net/ipv4/conf/lo/${setting}`
+  const value = read(path)
+  const name = `${setting} of lo`
   if (value === '1') return ok(name, '1')
   try {
-    accessSync(acceptLocal, constants.W_OK)
+    // Opened, because access(2) does not count the CAP_NET_ADMIN of whoever is not root.
+    closeSync(openSync(path, 'r+'))
     return ok(name, `${value}; set to 1 while tproxy runs`)
-  } catch {
+  } catch (error) {
     return missing(
       name,
-      `${value}, and not writable`,
-      'sysctl -w net.ipv4.conf.lo.accept_local=1 (outside of the container)',
+      `${value}, and not writable: ${reason(error)}`,
+      `sysctl -w net.ipv4.conf.lo.${setting}=1 (outside of the container)`,
     )
   }
 }
@@ -50,10 +51,15 @@ function checkIpv6(): Check {
 }
 
 function checkLeftovers(inspection: Inspection): Check {
-  const { living, leftBehind, kept } = inspection.instances()
-  const keeps = kept === 0 ? '' : '; connections that --keep left go on (tproxy-run clean resets them)'
-  const running = (living.length === 0 ? 'nobody intercepts' : `running: ${living.join(', ')}`) + keeps
-  return leftBehind === 0
-    ? ok('leftovers', `none; ${running}`)
-    : warn('leftovers', `a killed tproxy left ${leftBehind} behind; ${running}`, 'tproxy-run clean')
+  const name = 'leftovers'
+  try {
+    const { living, leftBehind, kept } = inspection.instances()
+    const keeps = kept === 0 ? '' : '; connections that --keep left go on (tproxy-run clean resets them)'
+    const running = (living.length === 0 ? 'nobody intercepts' : `running: ${living.join(', ')}`) + keeps
+    return leftBehind === 0
+      ? ok(name, `none; ${running}`)
+      : warn(name, `a killed tproxy left ${leftBehind} behind; ${running}`, 'tproxy-run clean')
+  } catch (error) {
+    return warn(name, reason(error), 'run doctor as root')
+  }
 }

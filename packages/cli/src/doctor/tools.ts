@@ -1,5 +1,5 @@
 import { accessSync, constants } from 'node:fs'
-import { cgroupRoot, type Inspection, reason } from '@tproxy/core'
+import { type Inspection, reason } from '@tproxy/core'
 import { findTool } from '../executable.ts'
 import { attempt, type Check, missing, ok, warn } from './check.ts'
 
@@ -11,11 +11,7 @@ export async function toolChecks(inspection: Inspection): Promise<Check[]> {
       return 'the kernel accepts them'
     }),
     await checkSplice(inspection),
-    attempt('cgroup v2', 'mount it writable, or run as root', () => {
-      const root = cgroupRoot()
-      accessSync(root, constants.W_OK)
-      return root
-    }),
+    checkCgroup(inspection),
     tool('ip', 'iproute2'),
     tool('setpriv', 'util-linux'),
   ]
@@ -35,8 +31,19 @@ async function checkSplice(inspection: Inspection): Promise<Check> {
     return warn(
       'splice',
       `the kernel accepts its programs; not tried: ${reason(error)}`,
-      'run doctor as root',
+      process.getuid?.() === 0 ? 'see the message' : 'run doctor as root',
     )
+  }
+}
+
+/** An interface needs none. */
+function checkCgroup(inspection: Inspection): Check {
+  try {
+    const path = inspection.cgroup()
+    accessSync(path, constants.W_OK)
+    return ok('cgroup v2', path)
+  } catch (error) {
+    return warn('cgroup v2', reason(error), 'for a command, mount it writable, or run as root')
   }
 }
 

@@ -98,10 +98,15 @@ export interface Cgroup extends AsyncDisposable {
 
 let made = 0
 
+/** Absolute path of the cgroup that this process is in. Throws `E_KERNEL` without cgroup v2. */
+export function ownCgroup(): string {
+  const own = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/'
+  return `${cgroupRoot()}${own === '/' ? '' : own}`
+}
+
 /** Makes a cgroup below the one this process is in, so that its limits hold there too. */
 export function makeCgroup(): Cgroup {
-  const own = /^0::(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/'
-  const path = `${cgroupRoot()}${own === '/' ? '' : own}/tproxy-${process.pid}${made++ === 0 ? '' : `-${made}`}`
+  const path = `${ownCgroup()}/tproxy-${process.pid}${made++ === 0 ? '' : `-${made}`}`
   try {
     // What a process with our pid left behind is empty, or it would still be there.
     removeCgroup(path)

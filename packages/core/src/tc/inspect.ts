@@ -2,8 +2,9 @@ import { isIP } from 'node:net'
 import { libbpfVersion } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
 import type { FastpathMode } from '../options.ts'
+import { ownCgroup } from './cgroup.ts'
 import { tryFastpath } from './fastpath.ts'
-import { instances } from './instances.ts'
+import { instances, recordsDirectory } from './instances.ts'
 import { requireBpfFileSystem } from './keep.ts'
 import { listeningSockets, localAddresses } from './listeners.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
@@ -35,6 +36,10 @@ export interface Inspection {
   keep(): void
   /** Throws `E_CLASH` when routing mark, table or priority are somebody else's. */
   routing(): void
+  /** Where records of what runs and of what to undo are kept. Throws `E_SYSTEM` when none can be. */
+  records(): string
+  /** The cgroup that {@link makeCgroup} makes its own in. Throws `E_KERNEL` without cgroup v2. */
+  cgroup(): string
   /** Who intercepts in this network namespace, and how much dead instances left behind. */
   instances(): { readonly living: readonly number[]; readonly leftBehind: number; readonly kept: number }
 }
@@ -56,6 +61,8 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     upstream: findUpstream,
     keep: () => void requireBpfFileSystem(),
     routing: () => checkClashes(routing),
+    records: recordsDirectory,
+    cgroup: ownCgroup,
     instances,
   }
 }

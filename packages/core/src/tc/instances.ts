@@ -1,5 +1,7 @@
 import {
+  accessSync,
   closeSync,
+  constants,
   existsSync,
   fstatSync,
   mkdirSync,
@@ -11,6 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tryLock } from '@tproxy/bpf'
 import { reason, TproxyError } from '../errors.ts'
@@ -146,6 +149,19 @@ export function instances(): { directory: string; living: number[]; leftBehind: 
   }
 }
 
+/** Where records are kept. Throws `E_SYSTEM` when none can be. Changes nothing. */
+export function recordsDirectory(): string {
+  const directory = `${root}/${statSync('/proc/self/ns/net').ino}`
+  try {
+    // The others are made in it.
+    const there = [directory, root, dirname(root)].find((path) => existsSync(path)) ?? '/'
+    accessSync(there, constants.W_OK | constants.X_OK)
+    return directory
+  } catch (cause) {
+    throw unwritable(directory, cause)
+  }
+}
+
 /** What nobody but the kernel takes care of. */
 function orphaned(directory: string): Kept[] {
   const owned = new Set(
@@ -275,9 +291,8 @@ async function takeLock(directory: string): Promise<number> {
     }
     if (fd !== undefined) closeSync(fd)
     const late = performance.now() > deadline
-    // mkdir -p of Node says that a directory is missing where the file system is read-only.
     if (late && fd === undefined)
-      throw new TproxyError('E_SYSTEM', `make ${directory}`, { hint: `${root} must be writable` })
+      throw new TproxyError('E_SYSTEM', `make ${directory}`, { hint: `${dirname(root)} must be there` })
     if (late)
       throw new TproxyError(
         'E_BUSY',
@@ -292,15 +307,30 @@ async function takeLock(directory: string): Promise<number> {
 
 function openLock(directory: string): number | undefined {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    // One by one: mkdir -p of Node says that a directory is missing where the file system is read-only.
+    for (const path of [root, directory]) make(path)
     return openSync(`${directory}/lock`, 'a', 0o600)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     // Removed between the two calls.
     if (code === 'ENOENT') return undefined
-    throw new TproxyError('E_SYSTEM', `write to ${directory}: ${reason(cause)}`, {
-      hint: code === 'EACCES' || code === 'EPERM' ? 'run as root' : `${root} must be writable`,
-      cause,
-    })
+    throw unwritable(directory, cause)
   }
+}
+
+function make(directory: string): void {
+  try {
+    mkdirSync(directory, { mode: 0o700 })
+  } catch (error) {
+    // Somebody else was faster.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+}
+
+function unwritable(directory: string, cause: unknown): TproxyError {
+  const { code } = cause as NodeJS.ErrnoException
+  return new TproxyError('E_SYSTEM', `write to ${directory}: ${reason(cause)}`, {
+    hint: code === 'EACCES' || code === 'EPERM' ? 'run as root' : `${root} must be writable`,
+    cause,
+  })
 }
