@@ -285,6 +285,17 @@ describe('doctor', () => {
     }
   })
 
+  test('looks at what a configuration file chooses', async () => {
+    const config = `${directory}/doctor.yaml`
+    writeFileSync(config, 'interfaces: [wan7]\nplugins: [socks]\n')
+    const { code, stdout } = await run(['doctor', '--json', '--config', config])
+    expect(code).toBe(1)
+    const lacking = parsed(stdout).filter(({ status }) => status !== 'ok')
+    expect(lacking).toMatchObject([{ name: 'interfaces', detail: 'there is no interface wan7' }])
+    const none = await run(['doctor', '--config', `${directory}/none.yaml`])
+    expect(none).toMatchObject({ code: 125, stderr: expect.stringContaining('none.yaml: no such file') })
+  })
+
   test('misses a place for records where the start does, with the cause', async () => {
     const readOnly = ['-m', 'sh', '-c', 'mount -t tmpfs -o ro none /run && exec "$@"', 'sh']
     const cause = /\/run\/tproxy\/\d+: EROFS: read-only file system.*/

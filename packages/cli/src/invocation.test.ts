@@ -29,6 +29,8 @@ describe('the command line', () => {
       options: { json: true, routing: { mark: 0x10000 } },
     })
     expect(() => parseInvocation(['clean', 'all'])).toThrow('clean takes no arguments')
+    expect(() => parseInvocation(['clean', '--plugin', 'x'])).toThrow('unknown option --plugin')
+    expect(() => parseInvocation(['--keep', 'doctor'])).toThrow('--keep does not go with doctor')
   })
 
   it('separates a plugin from its argument at the first =', () => {

@@ -3,6 +3,7 @@ import { inspect } from '@tproxy/core'
 import type { Ending } from '../ending.ts'
 import type { Options } from '../options.ts'
 import { printable } from '../scrub.ts'
+import { readSettings } from '../settings.ts'
 import type { Check } from './check.ts'
 import { checkFastpath } from './fastpath.ts'
 import { firewallChecks } from './firewall.ts'
@@ -10,14 +11,15 @@ import { kernelChecks } from './kernel.ts'
 import { networkChecks } from './network.ts'
 import { toolChecks } from './tools.ts'
 
-/** `tproxy-run doctor`: what this machine lacks. Changes nothing. Ends with 1 when something is missing. */
+/** `tproxy-run doctor`: what this machine lacks. Changes nothing. Ends with 1 when something is missing. Throws {@link Problems}. */
 export async function doctor(options: Options): Promise<Ending> {
-  const inspection = inspect(options.routing)
+  const { routing, fastpath, interfaces = 'all' } = await readSettings(options)
+  const inspection = inspect(routing)
   const checks = [
     ...kernelChecks(),
     ...(await toolChecks(inspection)),
-    await checkFastpath(inspection, options.fastpath),
-    ...networkChecks(inspection, options.interfaces ?? 'all'),
+    await checkFastpath(inspection, fastpath),
+    ...networkChecks(inspection, interfaces),
     ...firewallChecks(),
   ]
   const colour = process.stdout.isTTY && !process.env['NO_COLOR']

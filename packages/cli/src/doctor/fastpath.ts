@@ -2,7 +2,7 @@ import { type FastpathMode, type Inspection, reason } from '@tproxy/core'
 import { type Check, ok, warn } from './check.ts'
 
 /** It is off by default, so that a kernel without it lacks nothing, unless somebody asks for it. */
-export async function checkFastpath(inspection: Inspection, asked: FastpathMode = 'off'): Promise<Check> {
+export async function checkFastpath(inspection: Inspection, asked: FastpathMode): Promise<Check> {
   const name = 'fastpath'
   try {
     await inspection.fastpath(asked === 'off' ? 'to-proxy' : asked)

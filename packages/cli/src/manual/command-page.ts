@@ -38,10 +38,7 @@ export function commandPage(version: string): string {
             term(usage(`tproxy-run ${form}`), says),
             ...below(flagsOf?.[form] ?? {}),
           ]),
-          ...(flagsOf !== undefined ||
-          Object.values(sections).some((section) => Object.keys(section)[0] === Object.keys(flags)[0])
-            ? []
-            : below(flags)),
+          ...(flagsOf === undefined ? below(flags) : []),
         ]),
         heading('EXIT STATUS'),
         paragraph(exitCodeIs),

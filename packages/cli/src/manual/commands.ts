@@ -1,4 +1,5 @@
-import { answerFlags, type Completion, type Flags, flags, selfFlags } from '../options.ts'
+import { doctorFlags } from '../doctor/flags.ts'
+import { answerFlags, type Completion, type Flags, selfFlags } from '../options.ts'
 import { explainFlags, reloadFlags, showFlags, statusFlags } from '../rules/invocation.ts'
 import { topFlags } from '../top/invocation.ts'
 import { traceFlags } from '../trace/invocation.ts'
@@ -65,9 +66,15 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
         'all that is wrong with a configuration file on this host, and rules of no use, by line and column; applies nothing. Exit code 1 if it would be refused. FILE: /etc/tproxy/tproxy.yaml, unless it is given',
     },
   },
-  doctor: { flags, forms: { doctor: 'what this machine lacks, and how to add it' } },
+  doctor: {
+    flags: doctorFlags,
+    forms: {
+      doctor:
+        'what this machine lacks, and how to add it; of interfaces, fastpath and routing, what --config and these options choose. Exit code 1 if something is missing',
+    },
+  },
   clean: {
-    flags,
+    flags: answerFlags,
     forms: {
       clean:
         'undoes what a killed tproxy-run left behind, which changes no traffic; and resets the connections that --keep left',

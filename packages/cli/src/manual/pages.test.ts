@@ -50,5 +50,11 @@ it('help and manual tell every option and subcommand', () => {
     for (const name of Object.keys(flags)) expect(text).toContain(`--${name}`)
     for (const name of Object.keys(subcommands)) expect(text).toMatch(new RegExp(`tproxy-run.*${name}`))
   }
+  // Each between its own words and those of the next.
+  const [, ...described] = shown[1]?.split(/\n\.TP\n\\fBtproxy-run\\fR /) ?? []
+  for (const [name, { flags: own }] of Object.entries(subcommands)) {
+    const text = described.filter((each) => each.startsWith(`\\fB${name}\\fR`)).join('')
+    for (const option of Object.keys(own)) expect(text).toContain(`--${option}`)
+  }
   for (const line of help().split('\n')) expect(line.length).toBeLessThanOrEqual(110)
 })
