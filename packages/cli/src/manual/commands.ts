@@ -11,6 +11,8 @@ export interface Subcommand {
   readonly flagsOf?: Readonly<Record<string, Flags>>
   /** What can follow it. */
   readonly complete?: Completion
+  /** And what such a word. */
+  readonly next?: Readonly<Record<string, Completion>>
   /** How it is written, and what it does. */
   readonly forms: Readonly<Record<string, string>>
 }
@@ -43,6 +45,7 @@ export const subcommands: Readonly<Record<string, Subcommand>> = {
     flags: { ...showFlags, ...explainFlags },
     flagsOf: { rules: showFlags, [explainForm]: explainFlags, 'rules check FILE': answerFlags },
     complete: ['check', 'explain'],
+    next: { check: 'file' },
     forms: {
       rules: 'what each rule of the one that runs counted; --watch: every second',
       [explainForm]:

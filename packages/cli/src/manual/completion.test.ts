@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Shell } from './commands.ts'
@@ -7,6 +7,9 @@ import { completion } from './completion.ts'
 
 const directory = mkdtempSync(`${tmpdir()}/tproxy-completion-`)
 writeFileSync(`${directory}/some.yaml`, '')
+writeFileSync(`${directory}/office.ts`, '')
+mkdirSync(`${directory}/folder`)
+writeFileSync(`${directory}/folder/my.rules`, '')
 afterAll(() => rmSync(directory, { recursive: true }))
 const run = (command: string, ...args: readonly string[]) =>
   execFileSync(command, args, {
@@ -39,12 +42,13 @@ print READY
 /** Words of a command line, the last of which is completed; with what a shell offers for it. */
 const offers: Readonly<Record<Shell, (line: string) => string[]>> = {
   bash(line) {
-    // As readline takes it apart: = is a word of its own.
+    // As readline takes it apart: = and : are words of their own.
     const words = line
       .split(' ')
-      .flatMap((word) => word.split(/(=)/).filter((part, at) => part !== '' || at === 0))
+      .flatMap((word) => word.split(/([=:])/).filter((part, at) => part !== '' || at === 0))
     const script = `${completion('bash')}
-COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
+compopt() { :; }
+COMP_LINE='${line}' COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
 _tproxy_run; printf '%s\\n' "\${COMPREPLY[@]}"`
     return run('bash', '--norc', '-c', script).trim().split('\n')
   },
@@ -59,6 +63,16 @@ _tproxy_run; printf '%s\\n' "\${COMPREPLY[@]}"`
       .trim()
       .split('\n')
       .map((row) => row.split('\t')[0] ?? ''),
+}
+
+/** Types into a bash, in a terminal of zsh's, and returns the arguments that come of it. */
+function typed(keys: string): string[] {
+  writeFileSync(`${directory}/completion.bash`, completion('bash'))
+  const terminal = `zmodload zsh/zpty; zpty b "cd $PWD; HISTFILE=/dev/null bash --norc --noprofile -i"
+zpty -w b 'source ./completion.bash; tproxy-run() { printf "<%s>" "$@"; echo DO""NE; }; echo REA""DY'
+zpty -r -m b out '*READY*'; zpty -w b "$1"; zpty -r -m b out '*DONE*'; print -r -- $out; zpty -d b`
+  const out = run('zsh', '-fc', terminal, 'zsh', keys)
+  return [...out.matchAll(/<([^<>]*)>/g)].map(([, argument = '']) => argument)
 }
 
 describe.each(['bash', 'zsh', 'fish'] as const)('completion in %s', (shell) => {
@@ -83,9 +97,29 @@ describe.each(['bash', 'zsh', 'fish'] as const)('completion in %s', (shell) => {
       expect.arrayContaining([expect.stringMatching(/setpriv$/)]),
     )
     expect(offered('tproxy-run cat ')).toEqual(expect.arrayContaining(['some.yaml']))
+    expect(offered('tproxy-run --plugin socks=socks5://192.0.2.1:1080 rul')).toContain('rules')
   })
+  it('offers each word once', () => {
+    expect(offered('tproxy-run rules --json check s')).toEqual(['some.yaml'])
+    expect(offered('tproxy-run rules check ').join(' ')).not.toMatch(/explain/)
+  })
+  it('offers names of plugins, and files that may be some', () => {
+    expect(offered('tproxy-run --plugin soc')).toEqual(['socks'])
+    expect(offered('tproxy-run --plugin ./off').join()).toMatch(/office\.ts$/)
+  })
+})
+
+it.each(['zsh', 'fish'] as const)('says what an option is for, in %s, up to the end of a clause', (shell) => {
+  const script = completion(shell)
+  expect(script).toMatch(/['[]see tproxy\.yaml\(5\)['\]]/)
+  expect(script).toMatch(/['[]for Prometheus, at http:\/\/HOST:PORT\/metrics, or unix:PATH['\]]/)
 })
 
 it('takes --option=value for what it is', () => {
   expect(offers.bash('tproxy-run --fastpath=b')).toEqual(['both'])
+})
+
+it('goes down into folders', () => {
+  expect(typed('tproxy-run --config fol\tmy\t')).toEqual(['--config', 'folder/my.rules'])
+  expect(typed('tproxy-run rules check fol\tmy\t')).toEqual(['rules', 'check', 'folder/my.rules'])
 })
