@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { reason } from '@tproxy/core'
 import manifest from '../package.json' with { type: 'json' }
 import { cleanUp } from './clean.ts'
