@@ -116,13 +116,17 @@ test('docs/observe.md does what it says', async () => {
   await follow('observe.md', folder)
 }, 60_000)
 
-test('docs/embedding.md does what it says', async () => {
-  const folder = `${directory}/embedding`
-  mkdirSync(folder)
-  install(folder)
-  writeFileSync(`${folder}/package.json`, '{ "type": "module" }')
-  await follow('embedding.md', folder)
-}, 240_000)
+test.each(['README.md', 'docs/embedding.md'])(
+  '%s does what it says',
+  async (page) => {
+    const folder = `${directory}/embedding-${page.replace('/', '-')}`
+    mkdirSync(folder)
+    install(folder)
+    writeFileSync(`${folder}/package.json`, '{ "type": "module" }')
+    await follow(`../${page}`, folder)
+  },
+  240_000,
+)
 
 const pages = (names: string) => names.split(' ').map((name) => `docs/${name}.md`)
 
