@@ -238,6 +238,11 @@ export class Proxy {
         this.#adopted--
         increment(tally.ends, `adopted: ${event.end.how}`)
         return
+      case 'lost':
+        // We read too slowly. Whether the sessions that it told of have ended, their sockets, files and map entries show.
+        this.#open.clear()
+        this.#adopted = 0
+        return
       case 'warning':
         return increment(tally.warnings, event.message.replace(/\d+/g, '#'))
     }

@@ -14,6 +14,10 @@ import type { Output } from './output.ts'
 import type { Ready, Report } from './report.ts'
 import { scrub } from './scrub.ts'
 
+/** Stands where events were lost, because nobody read in time. */
+export const jsonLost = (lines: number): string =>
+  JSON.stringify({ event: 'lost', time: new Date().toISOString(), lines })
+
 /** One JSON object per line and event, for programs. */
 export class JsonReport implements Report {
   readonly #output: Output

@@ -11,7 +11,7 @@ import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { HumanReport } from './human-report.ts'
 import type { CommandForm, InterfaceForm } from './invocation.ts'
-import { JsonReport } from './json-report.ts'
+import { JsonReport, jsonLost } from './json-report.ts'
 import { Output } from './output.ts'
 
 /** What is worth knowing once interception is on. */
@@ -46,8 +46,9 @@ export interface Report {
 
 /** In command form standard output is the command's, and everything of ours goes to standard error. */
 export function makeReport({ form, options }: CommandForm | InterfaceForm): Report {
-  const events = new Output(form === 'command' ? 2 : 1)
-  if (options.json) return new JsonReport(events, options.verbosity)
+  const fd = form === 'command' ? 2 : 1
+  if (options.json) return new JsonReport(new Output(fd, jsonLost), options.verbosity)
+  const events = new Output(fd)
   const level = { quiet: 0, normal: form === 'command' ? 1 : 2, verbose: 2 }[options.verbosity]
   return new HumanReport(events, form === 'command' ? events : new Output(2), level)
 }
