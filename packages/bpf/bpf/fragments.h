@@ -10,8 +10,13 @@
 struct cut_segment {
 	__u32 pair;
 	__u32 serial;
+	__u64 seen;		/* ns, coarse */
 	struct segment segment; /* but for where it ends */
 };
+
+/* A receiver waits as long for the rest of a datagram (ipfrag_time of the kernel); then its number
+ * may be another's. */
+#define CUT_NS 30000000000ull
 
 /* Segments by the addresses of their fragments, and the number that these have in common in place
  * of the ports, which only the first has. Written and read by: splice_ingress. Bounded:
@@ -105,34 +110,39 @@ static __always_inline void end_with(struct segment *segment, const struct exten
 /*
  * Which fragment this is of what an upstream sent to a socket of ours that is silent, with the
  * segment as far as it goes; FRAGMENT_NONE: of none. Until our socket is silent, the kernel puts
- * its segments together for it, and the process relays what they bring.
+ * its segments together for it, and the process relays what they bring. Global: or the verifier
+ * would follow all that comes behind from each of the ways through it.
  */
-static __noinline enum fragment find_fragment(struct __sk_buff *skb, __u32 network, __u32 *index,
-					      struct segment *segment)
+__noinline enum fragment find_fragment(struct __sk_buff *skb, __u32 network, __u32 *index,
+				       struct segment *segment)
 {
 	struct packet packet = {};
 	struct cut_segment cut = {}, *known;
 	struct extent extent;
 	struct pair *pair;
 
-	if (skb->vlan_present || read_packet(skb, network, &packet) != READ_ALL ||
-	    packet.protocol != IPPROTO_TCP || !read_extent(skb, &packet, &extent))
+	if (!index || !segment || skb->vlan_present ||
+	    read_packet(skb, network, &packet) != READ_ALL || packet.protocol != IPPROTO_TCP ||
+	    !read_extent(skb, &packet, &extent))
 		return FRAGMENT_NONE;
 	if (packet.fragment == FRAGMENT_LATER) {
 		number_in_place_of_ports(&packet);
 		known = bpf_map_lookup_elem(&cut_segments, &packet.key);
-		if (!known)
+		if (!known || bpf_ktime_get_coarse_ns() - known->seen > CUT_NS)
 			return FRAGMENT_NONE;
 		cut = *known;
 	} else {
 		struct leg *leg = bpf_map_lookup_elem(&legs, &packet.key);
 
+		/* What had this number before, the fragments that follow are none of. */
+		number_in_place_of_ports(&packet);
+		bpf_map_delete_elem(&cut_segments, &packet.key);
 		if (!leg || leg->way != WAY_DOWN || packet.flags & (TCP_SYN | TCP_RST) ||
 		    !read_first(skb, &packet, &extent, &cut.segment))
 			return FRAGMENT_NONE;
 		cut.pair = leg->pair;
 		cut.serial = leg->serial;
-		number_in_place_of_ports(&packet);
+		cut.seen = bpf_ktime_get_coarse_ns();
 	}
 	*index = cut.pair;
 	pair = bpf_map_lookup_elem(&pairs, index);

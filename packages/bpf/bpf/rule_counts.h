@@ -34,7 +34,8 @@ static __always_inline void count_rule(const struct __sk_buff *skb, __u32 networ
 	__u32 index = rule + (generation & 1) * RULE_COUNTS;
 	struct rule_count *value;
 
-	if (generation < state->generation)
+	/* This list, or the one that takes its place. */
+	if (generation - state->generation > 1)
 		return;
 	value = bpf_map_lookup_elem(&rule_counts, &index);
 	if (value) {

@@ -149,6 +149,8 @@ export interface PluginChoice {
   readonly name: string
   readonly argument: string | undefined
   readonly options?: Readonly<Record<string, unknown>> | undefined
+  /** A relative path is taken from here. Default: the working directory. */
+  readonly from?: string
 }
 
 /** `--rule TEXT` or `--rules FILE`; their order among each other counts. */

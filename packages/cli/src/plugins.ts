@@ -53,7 +53,7 @@ export async function loadPlugins(
   cwd: string,
   { choices: before, plugins: loaded }: Loaded = { choices: [], plugins: [] },
 ): Promise<Plugin[]> {
-  const found = choices.map((choice) => ({ ...choice, url: resolvePlugin(choice.name, cwd) }))
+  const found = choices.map((choice) => ({ ...choice, url: resolvePlugin(choice.name, choice.from ?? cwd) }))
   using _hooks = lendPackages()
   const plugins: Plugin[] = []
   for (const [index, choice] of found.entries()) {
@@ -88,7 +88,8 @@ async function load({ name, argument, options, url }: PluginChoice & { url: stri
     throw new TproxyError('E_PLUGIN', `plugin ${name}: its default export returned no plugin`, {
       hint: 'export default ({ argument, env }) => function name(connection) { … }',
     })
-  if (plugin.name === '') Object.defineProperty(plugin, 'name', { value: name })
+  // One that is frozen stays as it is.
+  if (plugin.name === '') Reflect.defineProperty(plugin, 'name', { value: name })
   return plugin as Plugin
 }
 

@@ -1,6 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname } from 'node:path'
 import { afterAll, expect, it } from 'vitest'
 import { parseInvocation } from './invocation.ts'
 import { readSettings } from './settings.ts'
@@ -50,8 +49,8 @@ names: true
       { name: 'http', argument: 'http://h' },
       { name: './here.ts' },
       { name: 'socks' },
-      { name: `${directory}/x.ts`, argument: 'y' },
-      { name: `${dirname(directory)}/z.ts`, options: { a: 1 } },
+      { name: './x.ts', argument: 'y', from: directory },
+      { name: '../z.ts', options: { a: 1 }, from: directory },
     ],
     interfaces: ['wan0'],
     rules: [{ action: 'drop' }, { action: 'direct' }],

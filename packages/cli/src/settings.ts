@@ -87,7 +87,7 @@ export async function readSettings(options: Options): Promise<Settings> {
 /** A plugin that a configuration file names. A path is taken from the file, not from where somebody happens to be. */
 export function pluginOfFile(plugin: NonNullable<ConfigFile['plugins']>[number], file: string): PluginChoice {
   const choice = typeof plugin === 'string' ? pluginChoice(plugin) : { argument: undefined, ...plugin }
-  return /^\.{1,2}\//.test(choice.name) ? { ...choice, name: resolve(dirname(file), choice.name) } : choice
+  return { ...choice, from: resolve(dirname(file)) }
 }
 
 /** Throws `E_OPTION` where there would be nothing to keep. */

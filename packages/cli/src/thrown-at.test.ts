@@ -17,3 +17,13 @@ it('tells the first place of a stack that is not in Node', () => {
   expect(thrown('Error: boom\n    at node:internal/timers:605:17')).toBe('boom')
   expect(reasonAndPlace('boom')).toBe('boom')
 })
+
+it('is not misled by what somebody has put into the stack, or into the message', () => {
+  expect(thrown([{}] as never)).toBe('boom')
+  expect(thrown('Error: boom\n    at f (file:///a%2Fb:1:2)')).toBe('boom (at file:///a%2Fb:1:2)')
+  const message = `answer:\n    at /not/here.ts:1:1\n    at ${' (/'.repeat(30_000)}`
+  const error = Object.assign(new Error(message), { stack: `Error: ${message}\n    at /here.ts:3:4` })
+  const before = performance.now()
+  expect(reasonAndPlace(error)).toMatch(/ \(at \/here\.ts:3:4\)$/)
+  expect(performance.now() - before).toBeLessThan(200)
+})

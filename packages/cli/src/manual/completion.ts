@@ -34,8 +34,10 @@ function bash(): string {
     const words = isFileOr(complete) ? `compgen -W '${complete.fileOr}' -- "$current"; ` : ''
     if (complete === 'file' || isFileOr(complete))
       return `compopt -o filenames; mapfile -t COMPREPLY < <(${words}compgen -f -- "$current")`
+    // Not by -W, which runs what a name says in $(…).
+    if (complete === 'interface')
+      return 'COMPREPLY=(); for each in /sys/class/net/*; do each=${each##*/}; [[ $each != "$current"* ]] || COMPREPLY+=("$each"); done'
     const by = {
-      interface: '-W "$(ls /sys/class/net)"',
       user: '-u',
       group: '-g',
     } as const
@@ -66,7 +68,7 @@ ${Object.entries(next)
   )
   return `# Completes tproxy-run in bash: source <(tproxy-run completion bash)
 _tproxy_run() {
-  local words=() starts=() rest=$COMP_LINE index last current previous first= second= at after
+  local words=() starts=() rest=$COMP_LINE index last current previous first= second= at after each
   COMPREPLY=()
   # bash makes several words of what has = or : in it.
   for ((index = 0; index <= COMP_CWORD; index++)); do

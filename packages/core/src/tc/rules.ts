@@ -21,8 +21,9 @@ import { allCgroups, cgroupRoot, findCgroup } from './cgroup.ts'
 /** Connections that an older list decided may still be on their way to us. */
 const rememberedLists = 16
 
-/** Changes come in flocks. */
+/** Changes come in flocks; and whoever makes and removes cgroups without end gets a twentieth of our time at most. */
 const settleMs = 20
+const restPerWork = 19
 
 interface Options {
   readonly steering: Steering
@@ -54,6 +55,8 @@ export class KernelRules implements Rules, Disposable {
   #gone: readonly (string | undefined)[] = []
   #watchers: FSWatcher[] = []
   #timer: NodeJS.Timeout | undefined
+  /** How long the last look for cgroups took. */
+  #lookMs = 0
 
   constructor(options: Options) {
     this.#options = options
@@ -204,12 +207,17 @@ export class KernelRules implements Rules, Disposable {
   }
 
   #soon(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined
-      // What is made between would be missed.
-      this.#watchCgroups()
-      this.refresh()
-    }, settleMs)
+    this.#timer ??= setTimeout(
+      () => {
+        this.#timer = undefined
+        const began = performance.now()
+        // What is made between would be missed.
+        this.#watchCgroups()
+        this.refresh()
+        this.#lookMs = performance.now() - began
+      },
+      Math.max(settleMs, this.#lookMs * restPerWork),
+    )
   }
 
   #report(entry: LogEntry): void {
