@@ -97,7 +97,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const rejected = await dial(world.client, [origin, 2222], { read: 13 })
     expect(rejected.end).toBe('ECONNREFUSED')
     await world.client.sh(`echo x >/dev/udp/${origin}/9`)
-    await trace.until(() => steps(trace).some(({ protocol }) => protocol === 17), 'a datagram')
+    const datagram = () => steps(trace).filter(({ protocol }) => protocol === 17)
+    await trace.until(() => datagram().some(({ hook }) => hook === 'wan_egress'), 'a datagram')
     expect(path(trace, direct.port, 'SYN')).toEqual([
       'splice_egress next',
       'wan_egress next passedRule rule 3',
@@ -110,8 +111,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       flags: ['SYN'],
       became: { source: { address: origin, port: 2222 }, flags: ['RST', 'ACK'] },
     })
-    const datagram = steps(trace).filter(({ protocol }) => protocol === 17)
-    expect(datagram.map(({ decision, rule }) => [decision, rule])).toEqual([
+    expect(datagram().map(({ decision, rule }) => [decision, rule])).toEqual([
       ['next', undefined],
       ['dropped', 2],
     ])

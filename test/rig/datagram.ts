@@ -3,7 +3,7 @@ import type { Host } from './host.ts'
 // Whatever else is on PATH may be readable by root only, and some tests send as other users.
 const python = '/usr/bin/python3'
 
-/** Sends one datagram by a connected socket: `answered`, `silence` after a second, or the name of the error. */
+/** Sends one datagram by a connected socket: `answered`, `silence` after two seconds, or the name of the error. */
 export async function datagram(
   host: Host,
   [address, port]: readonly [address: string, port: number],
@@ -12,7 +12,7 @@ export async function datagram(
   const script = `
 import errno, socket, sys
 family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
-s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(1)
+s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(2)
 try:
   s.connect((sys.argv[1], int(sys.argv[2])))
   s.send(b'x' * int(sys.argv[3]))
@@ -45,7 +45,7 @@ threading.Event().wait()`
   return program
 }
 
-/** Sends an ICMP echo request: `answered`, `silence` after a second, or the name of the error. */
+/** Sends an ICMP echo request: `answered`, `silence` after two seconds, or the name of the error. */
 export async function echoRequest(host: Host, address: string): Promise<string> {
   const script = `
 import errno, socket, struct, sys

@@ -64,6 +64,8 @@ export class Proxy {
   #wanted = false
   #open = new Map<number, string>()
   #adopted = 0
+  /** What it said last on standard output. */
+  #last = ''
   readonly #said = new Map<number, string[]>()
   #heap = 0
   #program: Program | undefined
@@ -117,6 +119,7 @@ export class Proxy {
     for (const stream of [program.child.stdout, program.child.stderr])
       if (stream)
         createInterface({ input: stream }).on('line', (line) => {
+          if (stream === program.child.stdout) this.#last = line
           if (line.startsWith('{')) this.#heard(JSON.parse(line), ready.resolve)
           else this.#violated(`tproxy-run said: ${line}`)
           // It keeps all it hears, which is much in an hour.
@@ -166,7 +169,9 @@ export class Proxy {
     if (signal === 'SIGKILL') return
     if (code !== 0) this.#violated(`SIGTERM ended tproxy-run with ${code ?? by}`)
     if (this.#open.size > 0)
-      this.#violated(`tproxy-run ended without a word of ${this.openSessions.join(', ')}`)
+      this.#violated(
+        `tproxy-run ended without a word of ${this.openSessions.join(', ')}; its last was ${this.#last}`,
+      )
   }
 
   kill(signal: NodeJS.Signals): void {
@@ -220,7 +225,7 @@ export class Proxy {
         this.#kept.delete(keyOf(event.source))
         this.#open.set(
           event.id,
-          `${event.source.address}:${event.source.port} → ${event.destination.address}:${event.destination.port}`,
+          `${event.source.address}:${event.source.port} → ${event.destination.address}:${event.destination.port} since ${event.time}`,
         )
         return
       case 'session-end':
