@@ -45,7 +45,7 @@ threading.Event().wait()`
   return program
 }
 
-/** Sends an ICMP echo request: `answered`, `silence` after two seconds, or the name of the error. */
+/** Sends an ICMP echo request: `answered`, `silence` after a second, or the name of the error. */
 export async function echoRequest(host: Host, address: string): Promise<string> {
   const script = `
 import errno, socket, struct, sys
