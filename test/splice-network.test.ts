@@ -143,21 +143,31 @@ test.each([4, 6] as const)('so it does where these lead to another address, over
     input: '',
   })
   await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line')
-  const size = 8 * MB
-  const held = await holdDial(world.client, [addresses[family].origin, 7], { echo: size, timeout: 20_000 })
+  // An echo of 200 KB, of a connection that stays.
+  const script = `
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7), 5)
+sys.stdin.readline()
+s.sendall(b'x' * 200000)
+left = 200000
+while left: left -= len(s.recv(65536))
+print('back', flush=True)
+sys.stdin.readline()`
+  const held = world.client.spawn('/usr/bin/python3', ['-c', script, addresses[family].origin])
+  await program.until(({ events }) => events.some(({ event }) => event === 'session-start'), 'a session')
   await sleep(300)
   await disturb({ cut: 1000 })
-  // Fragments of both have the same addresses on the network.
-  const [through, beside] = await Promise.all([
-    held.release(),
-    sleep(200).then(() => dial(world.client, [upstream, 7], { echo: MB, timeout: 10_000 })),
-  ])
-  expect(beside).toMatchObject({ end: 'closed', received: MB, equal: true })
-  expect(through).toMatchObject({ end: 'closed', received: size, equal: true })
+  held.child.stdin?.write('\n')
+  await held.until(({ stdout }) => stdout.includes('back'), 'all of it')
+  // Its fragments have the same addresses on the network, and the same numbers.
+  const beside = await dial(world.client, [upstream, 7], { echo: 150_000, timeout: 5000 })
+  expect(beside).toMatchObject({ end: 'closed', received: 150_000, equal: true })
+  held.child.stdin?.end('\n')
+  await held.exited
   const ends = () => program.events.filter(({ event }) => event === 'session-end')
   await program.until(() => ends().length === 1, 'its end')
-  expect(ends()).toMatchObject([{ carried: 'splice', bytes: { sent: size, received: size } }])
-  expect((await disturb({}))[0]?.cut).toBeGreaterThan(500)
+  expect(ends()).toMatchObject([{ carried: 'splice', bytes: { sent: 200_000, received: 200_000 } }])
+  expect((await disturb({}))[0]?.cut).toBeGreaterThan(200)
   expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
 })
 
