@@ -1,8 +1,12 @@
-import { createWriteStream, type WriteStream, writeSync } from 'node:fs'
+import { write, writeSync } from 'node:fs'
+import { Writable } from 'node:stream'
 import { isatty } from 'node:tty'
 
 /** What may wait for a reader that does not read; then lines are lost, never connections, and it is told how many. */
 const pendingLimit = 1_000_000
+
+/** How long to wait before a pipe is tried again that took nothing. */
+const fullMs = 10
 
 /**
  * Lines to standard output or standard error. Not process.stdout and process.stderr: those make a pipe non-blocking for
@@ -11,7 +15,7 @@ const pendingLimit = 1_000_000
 export class Output {
   /** Whether to use colour: on a terminal, unless NO_COLOR is set (no-color.org). */
   readonly colour: boolean
-  readonly #stream: WriteStream
+  readonly #stream: Writable
   readonly #tellLost: (lines: number) => string
   #lost = 0
 
@@ -22,7 +26,7 @@ export class Output {
   ) {
     this.#tellLost = tellLost
     this.colour = isatty(fd) && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb'
-    this.#stream = createWriteStream('', { fd, autoClose: false })
+    this.#stream = toDescriptor(fd)
     // A reader that is gone is no reason to end what runs.
     this.#stream.on('error', () => {})
   }
@@ -49,6 +53,23 @@ export class Output {
     if (this.#lost > 0) this.#stream.write(`${this.#tellLost(this.#lost)}\n`)
     this.#lost = 0
   }
+}
+
+/**
+ * Whoever shares a pipe can make it non-blocking, as each Node program does with the ones it was started with. Not
+ * fs.createWriteStream: it gives up on a full one after six tries within a millisecond, and drops all that waits.
+ */
+function toDescriptor(fd: number): Writable {
+  const writeAll = (bytes: Buffer, done: (error?: Error | null) => void): void =>
+    write(fd, bytes, (error, written) => {
+      if (error?.code === 'EAGAIN') setTimeout(writeAll, fullMs, bytes, done)
+      else if (error !== null || written === bytes.length) done(error)
+      else writeAll(bytes.subarray(written), done)
+    })
+  return new Writable({
+    write: (bytes, _encoding, done) => writeAll(bytes, done),
+    writev: (pieces, done) => writeAll(Buffer.concat(pieces.map(({ chunk }) => chunk)), done),
+  })
 }
 
 /** The last word before the process ends. */
