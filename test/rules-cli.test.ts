@@ -223,7 +223,12 @@ describe('reloading', () => {
       expect.stringContaining(`the rules stay as they are: ${file}:4:5: expected`),
     ])
     write('proxy via nobody')
-    expect((await run('reload')).stderr).toContain('there is no plugin nobody')
+    expect(JSON.parse((await run('reload', '--json')).stdout)).toEqual({
+      event: 'error',
+      code: 'E_RULE',
+      message: `process ${program.pid}: rule 1: there is no plugin nobody`,
+      hint: 'there is none at all',
+    })
     expect((await json('rules')).rules).toMatchObject([{ rule: 'drop tcp dport 9' }])
     expect(await dial(world.client, target, { echo: 10 })).toMatchObject({ equal: true })
   })

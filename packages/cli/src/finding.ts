@@ -23,7 +23,13 @@ export function explain(error: unknown): { message: string; remedy: string | und
 }
 
 /** The same for programs; the code is one of ErrorCode, or of Node. */
-export function failure(error: unknown): { code?: string; message: string; hint?: string } {
+export interface Failure {
+  readonly code?: string
+  readonly message: string
+  readonly hint?: string
+}
+
+export function failure(error: unknown): Failure {
   const { message, remedy } = explain(error)
   const { code } = error as NodeJS.ErrnoException
   return { ...(code !== undefined && { code }), message, ...(remedy !== undefined && { hint: remedy }) }

@@ -1,4 +1,5 @@
 import {
+  type Decisions,
   direct,
   drop,
   type Plugin,
@@ -9,13 +10,20 @@ import {
 import type { Ready } from './report.ts'
 import type { Settings } from './settings.ts'
 
-/** What both forms hand to core alike. */
-export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): ProxyOptions {
+/** What can be read again. */
+export function decisions(settings: Settings, plugins: readonly Plugin[]): Decisions {
   return {
     plugins,
     rules: settings.rules,
     ...(settings.defaultAction !== undefined && { defaultAction: settings.defaultAction }),
     default: settings.default === 'drop' ? drop() : direct(),
+  }
+}
+
+/** What both forms hand to core alike. */
+export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): ProxyOptions {
+  return {
+    ...decisions(settings, plugins),
     carry: settings.carry,
     keepSpliced: settings.keep,
     names: settings.names,

@@ -6,7 +6,7 @@ import { reloadedLine, unstyled } from './lines.ts'
 import type { Options } from './options.ts'
 import { type Loaded, loadPlugins } from './plugins.ts'
 import { Problems } from './problems.ts'
-import { proxyOptions } from './proxy-options.ts'
+import { decisions } from './proxy-options.ts'
 import type { Report } from './report.ts'
 import { clean } from './scrub.ts'
 import type { Service } from './service.ts'
@@ -44,7 +44,7 @@ export function makeReload(
         })
       const read = await readSettings(options)
       const fresh = await loadPlugins(read.plugins, process.cwd(), loaded)
-      await proxy.replace({ ...proxyOptions(read, fresh), reset })
+      await proxy.replace({ ...decisions(read, fresh), reset })
       loaded = { choices: read.plugins, plugins: fresh }
       const reloaded = {
         rules: read.rules.length,

@@ -23,6 +23,7 @@ describe('what cannot be is refused before anything is set up', () => {
     [{ default: 'drop' }, "default is 'drop' (a verdict: direct(), drop() or via(upstream))"],
     [{ timeouts: { connectMs: 0 } }, 'timeouts.connectMs is 0 (nothing is done in no time)'],
     [{ timeouts: 5 }, 'timeouts is 5 (a mapping)'],
+    [{ routing: { tables: 7 } }, 'there is no option routing.tables (did you mean table?)'],
   ])('%j', async (options, says) => {
     const given = { transport: new LocalTransport(), ...options }
     await expect(open(given)).rejects.toMatchObject({
@@ -47,6 +48,20 @@ describe('what cannot be is refused before anything is set up', () => {
       ),
     })
   })
+})
+
+test.each<[object, string]>([
+  [{ plugin: [] }, 'there is no option plugin (did you mean plugins?)'],
+  [{ defaultaction: 'drop' }, 'there is no option defaultaction (did you mean defaultAction?)'],
+  [
+    { interfaces: 'all' },
+    'there is no option interfaces (there are plugins, default, rules, defaultAction, reset)',
+  ],
+  [{ reset: 'yes' }, "reset is 'yes' (true or false)"],
+  [{ default: 'drop' }, "default is 'drop' (a verdict: direct(), drop() or via(upstream))"],
+])('what cannot replace anything is refused: %j', async (decisions, message) => {
+  await using proxy = await open({ transport: new LocalTransport() })
+  await expect(proxy.replace(decisions)).rejects.toMatchObject({ code: 'E_OPTION', message })
 })
 
 it('what is undefined is as if it was left out', async () => {

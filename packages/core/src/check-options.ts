@@ -1,8 +1,9 @@
 import { inspect } from 'node:util'
 import { TproxyError } from './errors.ts'
-import type { ProxyOptions } from './proxy.ts'
+import type { Decisions, ProxyOptions } from './proxy.ts'
 import { nearest } from './rules/nearest.ts'
 import type { InterceptOptions } from './tc/open.ts'
+import type { RoutingOptions } from './tc/routing.ts'
 import { isVerdict } from './verdict.ts'
 
 /** What an option may be. */
@@ -25,6 +26,12 @@ const mapping: Kind = {
 }
 /** Who reads it checks it. */
 const checkedLater: Kind = { expected: 'anything', fits: () => true }
+
+const routing: Record<keyof RoutingOptions, Kind> = {
+  mark: checkedLater,
+  table: checkedLater,
+  priority: checkedLater,
+}
 
 const interception: Record<keyof InterceptOptions, Kind> = {
   interfaces: {
@@ -50,25 +57,44 @@ const proxy: Record<keyof ProxyOptions, Kind> = {
   ...interception,
 }
 
+const decisions: Record<keyof Decisions, Kind> = {
+  plugins: proxy.plugins,
+  default: proxy.default,
+  rules: proxy.rules,
+  defaultAction: proxy.defaultAction,
+  reset: trueOrFalse,
+}
+
 /** Throws `E_OPTION` for one that does not exist, or is not what it may be: types are for those who use TypeScript. */
 export function checkInterceptOptions(options: InterceptOptions): void {
   check(options, interception)
+  if (options.routing !== undefined) check(options.routing, routing, 'routing.')
 }
 
 /** The same for all of a proxy. */
 export function checkProxyOptions(options: ProxyOptions): void {
   check(options, proxy)
+  if (options.routing !== undefined) check(options.routing, routing, 'routing.')
 }
 
-function check(options: object, kinds: Readonly<Record<string, Kind>>): void {
+/** The same for what replaces a part of them. */
+export function checkDecisions(options: Decisions): void {
+  check(options, decisions)
+}
+
+function check(options: object, kinds: Readonly<Record<string, Kind>>, within = ''): void {
   for (const [name, value] of Object.entries(options)) {
     const kind = Object.hasOwn(kinds, name) ? kinds[name] : undefined
     if (kind === undefined)
-      throw new TproxyError('E_OPTION', `there is no option ${name}`, { hint: instead(name, kinds) })
+      throw new TproxyError('E_OPTION', `there is no option ${within}${name}`, { hint: instead(name, kinds) })
     if (value !== undefined && !kind.fits(value))
-      throw new TproxyError('E_OPTION', `${name} is ${inspect(value, { depth: 0, breakLength: Infinity })}`, {
-        hint: kind.expected,
-      })
+      throw new TproxyError(
+        'E_OPTION',
+        `${within}${name} is ${inspect(value, { depth: 0, breakLength: Infinity })}`,
+        {
+          hint: kind.expected,
+        },
+      )
   }
 }
 

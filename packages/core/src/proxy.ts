@@ -1,5 +1,5 @@
 import type { Observable } from 'rxjs'
-import { checkInterceptOptions, checkProxyOptions } from './check-options.ts'
+import { checkDecisions, checkInterceptOptions, checkProxyOptions } from './check-options.ts'
 import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { reason, TproxyError } from './errors.ts'
@@ -168,7 +168,9 @@ export class TransparentProxy implements AsyncDisposable {
    * those that are open keep their decision. Rejects as {@link open} and `Rules.replace` do, and then nothing has changed.
    * Plugins that are not asked any more clean up with the others, on {@link close}: their upstreams may still be in use.
    */
-  async replace({ plugins = [], default: verdict = direct(), rules = [], ...how }: Decisions): Promise<void> {
+  async replace(decisions: Decisions): Promise<void> {
+    checkDecisions(decisions)
+    const { plugins = [], default: verdict = direct(), rules = [], ...how } = decisions
     await exemptUpstreams(this.#transport, listed(plugins))
     const before = { ...this.#inForce }
     Object.assign(this.#inForce, { plugins, default: verdict })

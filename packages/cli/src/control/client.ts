@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
 import { instances, reason, TproxyError } from '@tproxy/core'
+import type { Failure } from '../finding.ts'
 import type { Request, Response } from './protocol.ts'
 
 /** Where a process listens for requests. */
@@ -19,7 +20,7 @@ export async function* ask<T>(request: Request, pid: number | undefined): AsyncG
     socket.write(`${JSON.stringify(request)}\n`)
     for await (const line of createInterface({ input: socket })) {
       const response = JSON.parse(line) as Response
-      if ('error' in response) throw new TproxyError('E_SYSTEM', `process ${process.pid}: ${response.error}`)
+      if ('error' in response) throw failed(process.pid, response.error)
       yield response.answer as T
     }
   } catch (cause) {
@@ -28,6 +29,15 @@ export async function* ask<T>(request: Request, pid: number | undefined): AsyncG
   } finally {
     socket.destroy()
   }
+}
+
+/** Not those of Node, such as EPIPE and ERR_INVALID_ARG_TYPE. */
+const isErrorCode = (code: string | undefined): code is TproxyError['code'] => code?.startsWith('E_') ?? false
+
+/** What was thrown there. */
+function failed(pid: number, { code, message, hint }: Failure): TproxyError {
+  const options = hint === undefined ? {} : { hint }
+  return new TproxyError(isErrorCode(code) ? code : 'E_SYSTEM', `process ${pid}: ${message}`, options)
 }
 
 /** The answer to a request that has one. */

@@ -8,6 +8,7 @@ import type {
   TraceStep,
   TraceTarget,
 } from '@tproxy/core'
+import type { Failure } from '../finding.ts'
 
 /** What a running tproxy-run can be asked: one JSON object a line, over its socket. */
 export type Request =
@@ -95,7 +96,7 @@ interface Place {
 }
 
 /** A line of the answer. */
-export type Response = { readonly answer: unknown } | { readonly error: string }
+export type Response = { readonly answer: unknown } | { readonly error: Failure }
 
 interface Counts {
   readonly packets: number

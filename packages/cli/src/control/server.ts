@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
-import { reason } from '@tproxy/core'
 import { defer, type Observable } from 'rxjs'
+import { failure } from '../finding.ts'
 import type { Request, Response } from './protocol.ts'
 
 /** What answers a request, one line for each value. */
@@ -50,7 +50,7 @@ function reply(socket: Socket, line: string, answer: Answer): void {
     // Who does not read misses some, rather than filling our memory.
     next: (value) => socket.writableLength > pendingLimit || write({ answer: value }),
     error: (error: unknown) => {
-      write({ error: reason(error) })
+      write({ error: failure(error) })
       socket.end()
     },
     complete: () => socket.end(),
