@@ -78,3 +78,29 @@ test('a command keeps being intercepted on an interface that appears while it ru
   expect(stderr).toMatch(/"interface":"wan2"/)
   await world.client.sh('ip link del wan2; rm /run/go')
 })
+
+test('an interface that appears is taken by one process only, whichever it is', async () => {
+  const warnings = (proxy: Program) => proxy.events.filter(({ event }) => event === 'warning')
+  await using first = await world.proxy({ interfaces: 'all' })
+  await addWan2()
+  await viaWan2(first)
+  const second = await world.client.run('curl', ['-sS', '-m', '5', 'http://203.0.113.10/'])
+  expect(second.code).toBe(0)
+  await expect(world.proxy({ interfaces: ['wan2'] })).rejects.toThrow(
+    `process ${first.pid} already intercepts wan2`,
+  )
+
+  await world.client.sh('ip link set wan2 down; ip link set wan2 name wan9')
+  await sleep(900)
+  await world.client.sh(`
+    ip link add wan2 type veth peer name wan2p
+    ip link set wan2p up
+    ip link set wan2 up`)
+  await using other = await world.proxy({ interfaces: ['wan2'] })
+  await world.client.sh('ip route add 192.0.2.128/32 dev wan2')
+  await first.until((p) => warnings(p).length > 0, 'a warning')
+  expect(warnings(first)[0].message).toMatch(`process ${other.pid} already intercepts wan2`)
+  await other.stop()
+  await first.stop()
+  await world.client.sh('ip link del wan2; ip link del wan9')
+})

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { shortConnections } from './rig/crowd.ts'
 import type { Host, Program } from './rig/host.ts'
+import { mapEntries } from './rig/process.ts'
 import { danted, microsocks, type Server } from './rig/servers.ts'
 import { stateOf } from './rig/state.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
@@ -62,9 +63,14 @@ describe.each<[string, string, (host: Host) => Promise<Server>]>([
       await expectPages()
       return running
     })()
+    // Whoever gets its pid next is not exempt.
+    await sleep(1500)
+    const exempt = () => mapEntries(world.client, program, 'exempt')
+    expect(await exempt()).toBe(1)
     await using _second = await start(world.client)
     await expectPages()
     await expectCurlsOnly(program, 2 * pages.length)
+    expect(await exempt()).toBeGreaterThan(1)
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
   })
 })

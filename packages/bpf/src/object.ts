@@ -17,6 +17,7 @@ export class LoadedObject {
   readonly #object: Pointer
   readonly #maps = new Map<string, number>()
   readonly #programs = new Map<string, number>()
+  #isClosed = false
 
   private constructor(object: Pointer) {
     this.#object = object
@@ -46,6 +47,7 @@ export class LoadedObject {
 
   /** The file descriptor of a map. */
   map(name: string): number {
+    this.#requireOpen()
     return cached(this.#maps, name, () =>
       bpf.mapFd(`map ${name}`, bpf.findMap(`find map ${name}`, this.#object, name)),
     )
@@ -53,6 +55,7 @@ export class LoadedObject {
 
   /** The file descriptor of a program. */
   program(name: string): number {
+    this.#requireOpen()
     return cached(this.#programs, name, () =>
       bpf.programFd(`program ${name}`, bpf.findProgram(`find program ${name}`, this.#object, name)),
     )
@@ -95,8 +98,16 @@ export class LoadedObject {
     return Object.fromEntries(entries.map(([name, index]) => [name, sum(index)]))
   }
 
+  /** Then nothing of it can be asked for any more: the numbers of its descriptors are soon another's. */
   close(): void {
+    this.#isClosed = true
+    this.#maps.clear()
+    this.#programs.clear()
     bpf.close(this.#object)
+  }
+
+  #requireOpen(): void {
+    if (this.#isClosed) throw new Error('the BPF programs are unloaded')
   }
 }
 

@@ -110,6 +110,11 @@ export class Steering {
     this.#object.update('exempt', u32(pid), u32(exemption))
   }
 
+  /** Takes that back. */
+  intercept(pid: number): void {
+    this.#object.delete('exempt', u32(pid))
+  }
+
   /** Attaches what does not depend on an interface: owner tracing, the listener lookup and the hooks of lo. */
   attachReturnPath(loIfindex: number): void {
     this.#links.add('connect_owner', () =>

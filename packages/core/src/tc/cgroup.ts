@@ -3,6 +3,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmdirSync,
   statfsSync,
   statSync,
@@ -36,13 +37,18 @@ export function cgroupRoot(): string {
   return root
 }
 
-/** Throws `E_OPTION` for what is not the directory of a cgroup. */
-export function requireCgroup(path: string): void {
+function isCgroup(path: string): boolean {
   try {
-    if (isAbsolute(path) && statSync(path).isDirectory() && statfsSync(path).type === cgroup2) return
+    return isAbsolute(path) && statSync(path).isDirectory() && statfsSync(path).type === cgroup2
   } catch {
     // Nothing is there, or nothing that we may see.
+    return false
   }
+}
+
+/** Throws `E_OPTION` for what is not the directory of a cgroup. */
+export function requireCgroup(path: string): void {
+  if (isCgroup(path)) return
   throw new TproxyError('E_OPTION', `cgroup is '${path}'`, {
     hint: 'the absolute path of a directory of cgroup v2, as makeCgroup() makes one',
   })
@@ -131,9 +137,9 @@ function killCgroup(path: string): void {
   }
 }
 
-/** Kills what is in a cgroup of ours and removes it; false while processes are still about to end. */
+/** Kills what is in a cgroup of ours and removes it; false while processes are still about to end. Follows no links. */
 function removeCgroup(path: string): boolean {
-  if (!/\/tproxy-\d+(-\d+)?$/.test(path)) return true
+  if (!/\/tproxy-\d+(-\d+)?$/.test(path) || !isCgroup(path) || realpathSync(path) !== path) return true
   killCgroup(path)
   try {
     for (const entry of readdirSync(path, { withFileTypes: true }))

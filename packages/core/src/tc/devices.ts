@@ -47,10 +47,11 @@ export class Devices {
       else
         try {
           this.#attach(found)
-          attached = true
         } catch (error) {
           refused.push(error)
         }
+      // Also where only splicing was refused.
+      attached ||= same === undefined && this.ifindexOf(found.name) === found.ifindex
     }
     return { attached, refused }
   }

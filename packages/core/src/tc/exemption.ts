@@ -1,5 +1,6 @@
 import { Exemption, type Steering } from '@tproxy/bpf'
 import { TproxyError } from '../errors.ts'
+import { startTime } from './instances.ts'
 import { type Holder, holders, listeningSockets, localAddresses, stillHolds } from './listeners.ts'
 
 /** How long an answer holds while the processes it found still listen: others may join them (SO_REUSEPORT). */
@@ -16,14 +17,23 @@ interface Answer {
  * Keeps upstreams on this host out of their own way: whoever listens where we connect to must not have its connections
  * steered back to us. It is found by its socket, so no mark or name can be forged.
  */
-export class UpstreamExemption {
+export class UpstreamExemption implements Disposable {
   readonly #steering: Steering
   readonly #answers = new Map<string, Answer>()
   /** By inode. */
   readonly #known = new Map<string, Holder>()
+  /** Exempt processes, by pid, and when they started. */
+  readonly #exempt = new Map<number, string>()
+  readonly #round: NodeJS.Timeout
 
   constructor(steering: Steering) {
     this.#steering = steering
+    // Pids come again, and who has one later is not exempt.
+    this.#round = setInterval(() => this.#forgetEnded(), freshMs).unref()
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#round)
   }
 
   /**
@@ -79,9 +89,22 @@ export class UpstreamExemption {
       // A socket that init holds for a service (socket activation) says nothing of who will serve it.
       const servers = new Set(found.map(({ pid }) => pid).filter((pid) => pid !== process.pid && pid !== 1))
       if (servers.size === 0 && found.some(({ pid }) => pid === 1)) continue
-      for (const pid of servers) this.#steering.exempt(pid, Exemption.process | Exemption.forks)
+      for (const pid of servers) this.#add(pid)
       for (const [inode, holder] of first) this.#known.set(inode, holder)
     }
     return complete ? listeners : undefined
+  }
+
+  #add(pid: number): void {
+    this.#steering.exempt(pid, Exemption.process | Exemption.forks)
+    this.#exempt.set(pid, startTime(pid) ?? '')
+  }
+
+  #forgetEnded(): void {
+    for (const [pid, started] of this.#exempt)
+      if (startTime(pid) !== started) {
+        this.#exempt.delete(pid)
+        this.#steering.intercept(pid)
+      }
   }
 }

@@ -1,14 +1,15 @@
 import { watchNetwork } from '@tproxy/bpf'
-import { reason } from '../errors.ts'
+import { reason, TproxyError } from '../errors.ts'
 import type { Devices } from './devices.ts'
-import { type InterfaceSelection, presentInterfaces } from './interfaces.ts'
+import type { Interface } from './interfaces.ts'
 
 /** Changes come in flocks, and looking them up takes milliseconds. */
 const settleMs = 100
 
 /** Keeps the intercepted interfaces up to date while interfaces and routes come and go. */
 export function follow(options: {
-  selection: InterfaceSelection
+  /** Those that are meant and there, and those of them that other processes have. */
+  present: () => Promise<{ present: readonly Interface[]; taken: readonly { name: string; pid: number }[] }>
   devices: Devices
   attached: () => void
   /** After every change, whether or not it concerns what is intercepted. */
@@ -22,7 +23,11 @@ export function follow(options: {
     const warn = (error: unknown) =>
       options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
     try {
-      const { attached, refused } = options.devices.update(presentInterfaces(options.selection))
+      const { present, taken } = await options.present()
+      if (closed) return
+      for (const { name, pid } of taken)
+        warn(new TproxyError('E_BUSY', `process ${pid} already intercepts ${name}`))
+      const { attached, refused } = options.devices.update(present)
       refused.forEach(warn)
       if (attached) options.attached()
       await options.changed()

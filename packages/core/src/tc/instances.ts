@@ -11,7 +11,6 @@ import {
   rmdirSync,
   rmSync,
   statSync,
-  writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -20,10 +19,18 @@ import { reason, TproxyError } from '../errors.ts'
 import { removeCgroupNow, sweepCgroups } from './cgroup.ts'
 import { endKept, type Kept, kept } from './keep.ts'
 import {
+  type InstanceRecord,
+  readShared,
+  records,
+  removeRecord,
+  removeShared,
+  writeRecord,
+  writeShared,
+} from './records.ts'
+import {
   checkClashes,
   planRouting,
   type Routing,
-  type RoutingChanges,
   routingStands,
   setUpRouting,
   tearDownRouting,
@@ -34,23 +41,15 @@ export const root = '/run/tproxy'
 const lockWaitMs = 5_000
 const instanceLimit = 256
 
-/** What an instance leaves on record. */
-interface InstanceRecord {
-  readonly pid: number
-  /** In clock ticks since boot: with the pid, what tells a process from a later one. */
-  readonly startTime: string
-  /** Names of the interfaces whose whole traffic it intercepts; empty for a scope of one cgroup. */
-  readonly interfaces: readonly string[]
-  /** Whether what is pinned under its number is its own. */
-  readonly keeps: boolean
-  /** A cgroup it made. */
-  readonly cgroup?: string
-}
-
 /** One process's place among those that intercept in this network namespace. */
 export interface Instance {
   /** 0 to 255: part of the routing mark. */
   readonly number: number
+  /**
+   * Takes the whole traffic of these interfaces, and no other's any more, while they come, go and get new names. Resolves with
+   * those that another process has.
+   */
+  claim(names: readonly string[]): Promise<{ name: string; pid: number }[]>
   /** Puts back what somebody removed of what all share. Resolves with whether anything was missing. */
   restore(): Promise<boolean>
   close(): Promise<void>
@@ -82,8 +81,29 @@ export function enter(
         hint: 'stop one of them',
       })
     const record: InstanceRecord = { pid: process.pid, startTime: startTime(process.pid) ?? '', ...scope }
-    writeFileSync(`${directory}/${number}.json`, JSON.stringify(record), { mode: 0o600 })
-    return { number, restore: () => restore(routing), close: () => leave(number) }
+    writeRecord(directory, number, record)
+    return {
+      number,
+      claim: (names) => claim(number, record, names),
+      restore: () => restore(routing),
+      close: () => leave(number),
+    }
+  })
+}
+
+function claim(
+  number: number,
+  record: InstanceRecord,
+  names: readonly string[],
+): Promise<{ name: string; pid: number }[]> {
+  return locked((directory) => {
+    const others = records(directory).filter((each) => each.number !== number && lives(each.record))
+    const taken = others.flatMap(({ record: { pid, interfaces } }) =>
+      interfaces.filter((name) => names.includes(name)).map((name) => ({ name, pid })),
+    )
+    const interfaces = names.filter((name) => taken.every((each) => each.name !== name))
+    writeRecord(directory, number, { ...record, interfaces })
+    return taken
   })
 }
 
@@ -109,7 +129,7 @@ async function restore(routing: Routing): Promise<boolean> {
 
 function leave(number: number): Promise<void> {
   return locked((directory) => {
-    rmSync(`${directory}/${number}.json`, { force: true })
+    removeRecord(directory, number)
     prune(directory)
   })
 }
@@ -180,8 +200,9 @@ function lives(record: InstanceRecord): boolean {
 function prune(directory: string): { number: number; record: InstanceRecord }[] {
   const living = records(directory).filter(({ number, record }) => {
     if (lives(record)) return true
-    if (record.cgroup !== undefined) removeCgroupNow(record.cgroup)
-    rmSync(`${directory}/${number}.json`, { force: true })
+    // Our own is not what an earlier process with our pid has left.
+    if (record.cgroup !== undefined && record.pid !== process.pid) removeCgroupNow(record.cgroup)
+    removeRecord(directory, number)
     return false
   })
   sweepCgroups()
@@ -190,7 +211,7 @@ function prune(directory: string): { number: number; record: InstanceRecord }[] 
   // What was left to the kernel may lead to an upstream on this host, which lo would not let in without.
   if (living.length === 0 && shared !== undefined && kept().length === 0) {
     tearDownRouting(shared)
-    rmSync(`${directory}/shared.json`, { force: true })
+    removeShared(directory)
   }
   return living
 }
@@ -210,47 +231,20 @@ function shareRouting(directory: string, routing: Routing): void {
   checkClashes(routing)
   // Remembered first: whoever finds a half done set-up knows what to undo.
   const changes = shared ?? planRouting(routing)
-  writeFileSync(`${directory}/shared.json`, JSON.stringify(changes), { mode: 0o600 })
+  if (shared === undefined) writeShared(directory, changes)
   try {
     setUpRouting(changes)
   } catch (error) {
     if (shared === undefined) {
       tearDownRouting(changes)
-      rmSync(`${directory}/shared.json`, { force: true })
+      removeShared(directory)
     }
     throw error
   }
 }
 
-function readShared(directory: string): RoutingChanges | undefined {
-  return readJson<RoutingChanges>(`${directory}/shared.json`)
-}
-
-function records(directory: string): { number: number; record: InstanceRecord }[] {
-  return readdirSync(directory)
-    .filter((name) => /^\d+\.json$/.test(name))
-    .flatMap((name) => {
-      const record = readJson<InstanceRecord>(`${directory}/${name}`)
-      return [
-        {
-          number: Number.parseInt(name, 10),
-          record: record ?? { pid: 0, startTime: '', interfaces: [], keeps: false },
-        },
-      ]
-    })
-}
-
-/** Undefined for what is missing, or was cut short by a crash while it was written. */
-function readJson<T>(path: string): T | undefined {
-  try {
-    return JSON.parse(readFileSync(path, 'utf8')) as T
-  } catch {
-    return undefined
-  }
-}
-
-/** Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses. */
-function startTime(pid: number): string | undefined {
+/** Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses. Undefined for who is no more. */
+export function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')

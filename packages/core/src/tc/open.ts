@@ -28,7 +28,7 @@ import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
-import { type InterfaceSelection, selectInterfaces } from './interfaces.ts'
+import { type InterfaceSelection, presentInterfaces, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
 import { KernelMemories } from './memories.ts'
 import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
@@ -191,7 +191,7 @@ export async function openTransport(
     return acceptor
   }
 
-  const exemption = new UpstreamExemption(steering)
+  const exemption = undo.use(new UpstreamExemption(steering))
   try {
     // The way back first: no packet is taken off its way before the answer can return.
     steering.attachReturnPath(lo)
@@ -216,7 +216,9 @@ export async function openTransport(
       )
     const unclaimed = setInterval(() => steering.forgetUnclaimed(), unclaimedMs).unref()
     undo.defer(() => clearInterval(unclaimed))
-    const guard = undo.use(new Guard(options.failClosed === true ? scope : undefined))
+    const guard = undo.use(
+      new Guard(options.failClosed === true ? scope : undefined, (message) => warnings.next(message)),
+    )
     guard.hold(steering.links)
     undo.use(
       watchAttached({
@@ -229,7 +231,12 @@ export async function openTransport(
     )
     undo.use(
       follow({
-        selection,
+        present: async () => {
+          const present = presentInterfaces(selection)
+          if (scope !== undefined) return { present, taken: [] }
+          const taken = await instance.claim(present.map(({ name }) => name))
+          return { present: present.filter(({ name }) => taken.every((each) => each.name !== name)), taken }
+        },
         devices: attached,
         attached: () => guard.hold(steering.links),
         changed: async () => {

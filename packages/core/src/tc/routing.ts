@@ -48,7 +48,7 @@ const steeredMask = (Mark.base | Mark.reply) >>> 0
  * What lo has to take in: packets from our own addresses (without accept_local, steered ones are martians), and for an
  * upstream at 127.0.0.1 spliced ones with its addresses, which unlike its own bring no route along (route_localnet).
  */
-const wanted = ['accept_local', 'route_localnet'] as const
+export const sysctls = ['accept_local', 'route_localnet'] as const
 const sysctl = (name: string) => `/proc/sys/net/ipv4/conf/lo/${name}`
 
 /** The families of IP that are in use here. */
@@ -92,14 +92,14 @@ export function checkClashes(routing: Routing): void {
 export interface RoutingChanges {
   readonly routing: Routing
   /** What settings of lo were, those that were changed. */
-  readonly settings: Readonly<Record<string, string>>
+  readonly settings: Readonly<Partial<Record<(typeof sysctls)[number], string>>>
 }
 
 /** What {@link setUpRouting} will change, to be remembered before it does. */
 export function planRouting(routing: Routing): RoutingChanges {
-  const before = wanted.map((name) => [name, readSystemFile(sysctl(name))] as const)
+  const before = sysctls.map((name) => [name, readSystemFile(sysctl(name))] as const)
   const changed = before.filter(([, value]) => value !== undefined && value !== '1')
-  return { routing, settings: Object.fromEntries(changed) as Record<string, string> }
+  return { routing, settings: Object.fromEntries(changed) }
 }
 
 /**

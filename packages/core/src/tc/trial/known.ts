@@ -1,8 +1,9 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { release, version } from 'node:os'
 import { programsDigest } from '@tproxy/bpf'
 import { z } from 'zod'
 import { root } from '../instances.ts'
+import { writeWhole } from '../records.ts'
 import { trySplicing } from './trial.ts'
 
 const path = `${root}/trial.json`
@@ -25,8 +26,7 @@ export async function tryAndRecord(): Promise<string | undefined> {
   const problem = await trySplicing()
   try {
     mkdirSync(root, { recursive: true, mode: 0o700 })
-    writeFileSync(`${path}.${process.pid}`, JSON.stringify({ ...here(), problem }), { mode: 0o600 })
-    renameSync(`${path}.${process.pid}`, path)
+    writeWhole(path, { ...here(), problem })
   } catch {
     // The next start tries again.
   }
