@@ -1,5 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdDial } from './rig/client.ts'
 import { cgroupMount, type Program, type Result } from './rig/host.ts'
@@ -35,7 +36,7 @@ function parsed(text: string): any[] {
 const starts = (text: string) => parsed(text).filter(({ event }) => event === 'session-start')
 
 /** Whether a process does more than wait for its parent to ask how it ended. */
-function isRunning(pid: string): boolean {
+function isRunning(pid: number | string): boolean {
   try {
     return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
   } catch {
@@ -78,6 +79,23 @@ describe('the command', () => {
     expect(await program.stop()).toMatchObject({ code: 7, stdout: 'up\ngot\n', stderr: '' })
   })
 
+  test('ignores what our caller ignored, and so do we', async () => {
+    const script = 'sed -n "s/^SigIgn:\\s*//p" /proc/self/status; env | grep TPROXY; sleep 1; echo over'
+    const ignoring = `trap '' HUP INT; exec "$@"`
+    // The script at the root, which looks before Node forgets.
+    const ours = new URL('../tproxy-run', import.meta.url).pathname
+    const words = ['-c', ignoring, '-', ours, '-q', '--', 'sh', '-c', script]
+    await using program = world.client.spawn('sh', words, { input: '' })
+    await program.until(({ stdout }) => stdout.includes('\n'), 'what it ignores')
+    for (const signal of ['SIGHUP', 'SIGINT'] as const) program.kill(signal)
+    const { code, stdout } = await program.exited
+    expect(code).toBe(0)
+    const [mask = '', ...rest] = stdout.split('\n')
+    // SIGHUP is 1, SIGINT 2.
+    expect(Number.parseInt(mask, 16) & 0b11).toBe(0b11)
+    expect(rest).toEqual(['over', ''])
+  })
+
   test('does not run when a ^C came before it', async () => {
     const interrupting = `${directory}/interrupting.mjs`
     const upstreams = "get: () => (process.kill(process.pid, 'SIGINT'), [])"
@@ -95,6 +113,34 @@ describe('the command', () => {
     await world.client.sh(
       `head -c 1000000 /dev/urandom >${file}; ${tproxyRun.join(' ')} -- cat <${file} | cmp - ${file}`,
     )
+  })
+
+  test('has pipes that block, whatever a plugin does in our process', async () => {
+    const talkative = `${directory}/talkative.mjs`
+    writeFileSync(
+      talkative,
+      `import { PassThrough } from 'node:stream'
+export default () => () => {
+  console.log('to standard output')
+  console.error('to standard error')
+  new PassThrough().pipe(new PassThrough())
+}`,
+    )
+    const flags = 'cat /proc/self/fdinfo/1 /proc/self/fdinfo/2 | sed -n "s/^flags:\\s*//p"'
+    const { code, stdout, stderr } = await run([
+      '-p',
+      talkative,
+      '--',
+      'sh',
+      '-c',
+      `curl -s ${page}; ${flags}`,
+    ])
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^(GET \/ from .*|to standard output\n)+/)
+    expect(stderr).toContain('to standard error\n')
+    // O_NONBLOCK.
+    for (const [octal] of stdout.matchAll(/^0\d+$/gm)) expect(Number.parseInt(octal, 8) & 0o4000).toBe(0)
+    expect(stdout.match(/^0\d+$/gm)).toHaveLength(2)
   })
 
   test('has no other open file', async () => {
@@ -130,6 +176,38 @@ describe('the command', () => {
     expect(stdout).toContain('GET /background')
     expect(stdout).toContain('GET /orphan')
     expect(starts(stderr).map((event) => event.process.name)).toEqual(['curl', 'curl'])
+  })
+
+  test('is guarded by who outlives the signals of a service manager, and told of when lost', async () => {
+    await using program = world.run(['--json', '--', 'sleep', '60'], { input: '' })
+    await program.until(({ stderr }) => stderr.includes('"ready"'), 'the ready line')
+    const guard = Number(await world.client.sh(`pgrep -P ${program.pid} -f cgroup.kill`))
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(guard, signal)
+    await sleep(200)
+    expect(isRunning(guard)).toBe(true)
+    process.kill(guard, 'SIGKILL')
+    await program.until(({ stderr }) => stderr.includes('who guards the command has ended'), 'a warning')
+    await program.stop()
+  })
+
+  test('starts where a process with its own pid was killed before', async () => {
+    const forge = `
+      directory=/run/tproxy/$(stat -Lc %i /proc/self/ns/net)
+      mkdir -p $directory
+      own=$(findmnt -no TARGET -t cgroup2)$(sed -n 's/^0:://p' /proc/self/cgroup)
+      printf '{"pid":%s,"startTime":"1","interfaces":[],"keeps":false,"cgroup":"%s"}' $$ "$own/tproxy-$$" >$directory/7.json
+      exec "$@"`
+    const { code, stdout, stderr } = await world.client.run('sh', [
+      '-c',
+      forge,
+      '-',
+      ...tproxyRun,
+      '-q',
+      '--',
+      'echo',
+      'it runs',
+    ])
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'it runs\n', stderr: '' })
   })
 
   test('takes with it what it left running', async () => {
@@ -366,6 +444,36 @@ print(s.makefile().read())`
     expect(program.child.exitCode).toBe(null)
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
     expect((await held.release()).end).toBe('ECONNRESET')
+  })
+
+  test('a plugin that throws outside of its decisions ends it at once, however long connections may take', async () => {
+    const late = `${directory}/late-on-interface.mjs`
+    const source = `process.on('SIGUSR2', () => { throw new Error('too late') })\nexport default () => () => {}\n`
+    writeFileSync(late, source)
+    const before = await stateOf(world.client)
+    await using program = await onInterface('--drain-timeout', '60s', '-p', late)
+    const held = await holdDial(world.client, [addresses[4].origin, 7], { echo: 1000 })
+    await program.until((p) => starts(p.stdout).length === 1, 'a session')
+    const start = performance.now()
+    const { code, stderr } = await program.stop('SIGUSR2')
+    expect(code).toBe(125)
+    expect(performance.now() - start).toBeLessThan(5_000)
+    expect(stderr).toContain('unexpected error, all connections are closed: too late (at ')
+    expect((await held.release()).end).toBe('ECONNRESET')
+    expect(await stateOf(world.client)).toEqual(before)
+  })
+
+  test('a SIGHUP before it is ready has files read again, and stops nothing', async () => {
+    writeFileSync(`${directory}/hup.rules`, 'direct tcp dport 9\n')
+    const args = ['--json', '-i', 'wan0', '--rules', `${directory}/hup.rules`]
+    await using program = world.run(args, { input: '' })
+    const listens = () =>
+      /^SigCgt:\s+[0-9a-f]*[13579bdf]$/m.test(readFileSync(`/proc/${program.pid}/status`, 'utf8'))
+    await program.until(listens, 'a handler of SIGHUP')
+    program.kill('SIGHUP')
+    await program.until((p) => parsed(p.stdout).some(({ event }) => event === 'reloaded'), 'a reload')
+    expect(parsed(program.stdout).map(({ event }) => event)).toEqual(['ready', 'reloaded'])
+    expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
   })
 
   test('refuses a second instance and names the first', async () => {

@@ -6,12 +6,13 @@ import type { Invoker } from './invoker.ts'
 
 /**
  * Enters the cgroup before anything else runs, so that no packet of the command escapes, and while we may still write
- * there. $0: the cgroup, $1: the soft limit of open files, or nothing; the rest is executed.
+ * there. $0: the cgroup, $1: the soft limit of open files, or nothing, $2: signals to be ignored; the rest is executed.
  */
 const script = `{ echo 0 >"$0/cgroup.procs"; } 2>/dev/null ||
   { echo "tproxy-run: the command cannot enter $0 (is this cgroup delegated to you?)" >&2; exit ${exitCode.failed}; }
 [ -z "$1" ] || ulimit -Sn "$1" 2>/dev/null
-shift
+[ -z "$2" ] || trap '' $2
+shift 2
 exec "$@"`
 
 /** A command that runs. */
@@ -23,13 +24,23 @@ export interface Running {
 /** Starts a command inside a cgroup as somebody, with our terminal, standard streams and working directory. */
 export function launch(
   command: readonly [string, ...string[]],
-  { cgroup, setpriv, as }: { cgroup: string; setpriv: string; as: Invoker },
+  {
+    cgroup,
+    setpriv,
+    as,
+    ignored,
+  }: { cgroup: string; setpriv: string; as: Invoker; ignored: readonly NodeJS.Signals[] },
 ): Running {
   const limit = callersFileLimit() ?? ''
-  const child = spawn('/bin/sh', ['-c', script, cgroup, limit, setpriv, ...as.setpriv, '--', ...command], {
-    stdio: descriptors(command),
-    env: as.env,
-  })
+  const traps = ignored.map((signal) => signal.slice('SIG'.length)).join(' ')
+  const child = spawn(
+    '/bin/sh',
+    ['-c', script, cgroup, limit, traps, setpriv, ...as.setpriv, '--', ...command],
+    {
+      stdio: descriptors(command),
+      env: as.env,
+    },
+  )
   return { ended: ending(child), kill: (signal) => kill(child, signal) }
 }
 

@@ -4,13 +4,13 @@ import { cleanUp } from './clean.ts'
 import { type Ending, exitCode } from './ending.ts'
 import { failure } from './finding.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
-import { complain } from './output.ts'
+import { complain, leavePipesBlocking } from './output.ts'
 import { Problems } from './problems.ts'
 import { makeReport } from './report.ts'
 import { runCommand } from './run-command.ts'
 import { runInterface } from './run-interface.ts'
 import { clean } from './scrub.ts'
-import { dieBy } from './signals.ts'
+import { dieBy, ignoreAsCaller } from './signals.ts'
 import { reasonAndPlace } from './thrown-at.ts'
 
 /** How long undoing may take after something unforeseen; then the kernel undoes what it can, and the next start the rest. */
@@ -27,7 +27,10 @@ for (const event of ['uncaughtException', 'unhandledRejection'])
     reject(
       new Error(`unexpected error, all connections are closed: ${reasonAndPlace(error)}`, { cause: error }),
     )
-    setTimeout(() => process.exit(exitCode.failed), lastResortMs).unref()
+    setTimeout(() => {
+      complain(clean(`unexpected error, and what was set up could not be undone: ${reason(error)}`))
+      process.exit(exitCode.failed)
+    }, lastResortMs).unref()
   })
 
 try {
@@ -76,7 +79,7 @@ async function run(invocation: Invocation): Promise<Ending> {
     case 'status':
       return (await import('./status.ts')).showStatus(invocation)
     case 'top':
-      return Promise.race([(await import('./top/top.ts')).top(invocation), fatal])
+      return (await import('./top/top.ts')).top(invocation, fatal)
     case 'trace':
       return (await import('./trace/trace.ts')).trace(invocation)
     case 'reload':
@@ -98,12 +101,14 @@ async function rules(invocation: Extract<Invocation, { form: 'rules' }>): Promis
 }
 
 async function intercept(invocation: CommandForm | InterfaceForm): Promise<Ending> {
+  leavePipesBlocking()
+  const ignored = ignoreAsCaller()
   const report = makeReport(invocation)
   try {
     const ending =
       invocation.form === 'command'
-        ? await runCommand(invocation, report, fatal)
-        : await runInterface(invocation, report, fatal)
+        ? await runCommand(invocation, { report, fatal, ignored })
+        : await runInterface(invocation, { report, fatal, ignored })
     report.exit(ending)
     return ending
   } catch (error) {

@@ -1,4 +1,4 @@
-import { write, writeSync } from 'node:fs'
+import { fstatSync, write, writeSync } from 'node:fs'
 import { Writable } from 'node:stream'
 import { isatty } from 'node:tty'
 
@@ -8,10 +8,7 @@ const pendingLimit = 1_000_000
 /** How long to wait before a pipe is tried again that took nothing. */
 const fullMs = 10
 
-/**
- * Lines to standard output or standard error. Not process.stdout and process.stderr: those make a pipe non-blocking for
- * everybody who shares it, the command included, and a write to them stops all connections while the reader sleeps.
- */
+/** Lines to standard output or standard error. No reader that sleeps holds up connections, or has us take more and more memory. */
 export class Output {
   /** Whether to use colour: on a terminal, unless NO_COLOR is set (no-color.org). */
   readonly colour: boolean
@@ -27,8 +24,8 @@ export class Output {
     this.#tellLost = tellLost
     this.colour = isatty(fd) && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb'
     this.#stream = toDescriptor(fd)
-    // A reader that is gone is no reason to end what runs.
-    this.#stream.on('error', () => {})
+    // It reads again, and nothing more may come for long.
+    this.#stream.on('drain', () => this.#noteLost())
   }
 
   line(text: string): void {
@@ -66,10 +63,25 @@ function toDescriptor(fd: number): Writable {
       else if (error !== null || written === bytes.length) done(error)
       else writeAll(bytes.subarray(written), done)
     })
-  return new Writable({
+  const stream = new Writable({
     write: (bytes, _encoding, done) => writeAll(bytes, done),
     writev: (pieces, done) => writeAll(Buffer.concat(pieces.map(({ chunk }) => chunk)), done),
   })
+  // A reader that is gone is no reason to end what runs.
+  return stream.on('error', () => {})
+}
+
+/**
+ * Has process.stdout and process.stderr leave pipes as they are. Node's own make them non-blocking for the command, too, as soon as
+ * anybody asks for them: a plugin that logs, and each pipe() of a stream, which compares with both.
+ */
+export function leavePipesBlocking(): void {
+  for (const [name, fd] of [['stdout', 1] as const, ['stderr', 2] as const]) {
+    const kind = fstatSync(fd)
+    if (!kind.isFIFO() && !kind.isSocket()) continue
+    const stream = Object.assign(toDescriptor(fd), { fd })
+    Object.defineProperty(process, name, { configurable: true, enumerable: true, get: () => stream })
+  }
 }
 
 /** The last word before the process ends. */

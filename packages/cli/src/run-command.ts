@@ -11,15 +11,15 @@ import { complain } from './output.ts'
 import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
-import { follow, type Report } from './report.ts'
+import { follow } from './report.ts'
 import { readSettings, type Settings } from './settings.ts'
 import { forwarded, isFromTerminal, listen } from './signals.ts'
+import type { Surroundings } from './surroundings.ts'
 
 /** `tproxy-run -- COMMAND`: interception of one command first, and only then the command. */
 export async function runCommand(
   invocation: CommandForm,
-  report: Report,
-  fatal: Promise<never>,
+  { report, fatal, ignored }: Surroundings,
 ): Promise<Ending> {
   const { options, command } = invocation
   const settings = await readSettings(options)
@@ -45,9 +45,14 @@ export async function runCommand(
   let onSignal = (signal: NodeJS.Signals) => {
     early ??= signal
   }
-  using _signals = listen(forwarded, (signal) => onSignal(signal))
+  using _signals = listen(
+    forwarded.filter((signal) => !ignored.includes(signal)),
+    (signal) => onSignal(signal),
+  )
   await using undo = new AsyncDisposableStack()
   const { cgroup, proxy } = await intercept(settings, plugins, undo)
+  // Who hears that all connections are closed is not to wait for them.
+  fatal.catch(() => proxy.abort())
   follow(proxy, report)
   if (settings.metrics !== undefined) undo.use(await serveMetrics(proxy, settings.metrics))
   undo.use(await attend(proxy, { options, settings, plugins, report }))
@@ -57,14 +62,19 @@ export async function runCommand(
   await nextTurn()
   if (early !== undefined) return { signal: early }
 
-  const running = launch(command, { cgroup: cgroup.path, setpriv, as })
+  const running = launch(command, { cgroup: cgroup.path, setpriv, as, ignored })
   onSignal = (signal) => {
     if (!isFromTerminal(signal)) running.kill(signal)
   }
   const ending = await Promise.race([running.ended, fatal])
   // What the command sent last is still on its way; who asks twice does not want to wait for it.
   onSignal = () => proxy.abort()
-  await undo.disposeAsync()
+  const undone = undo.disposeAsync()
+  try {
+    await Promise.race([undone, fatal])
+  } finally {
+    await undone
+  }
   return ending
 }
 

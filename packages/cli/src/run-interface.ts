@@ -8,10 +8,11 @@ import { loadPlugins } from './plugins.ts'
 import { requirePrivileges } from './privileges.ts'
 import { proxyOptions, readiness } from './proxy-options.ts'
 import { hasFiles } from './reload.ts'
-import { follow, type Report } from './report.ts'
+import { follow } from './report.ts'
 import { makeService } from './service.ts'
 import { readSettings } from './settings.ts'
 import { hasTerminal, listen } from './signals.ts'
+import type { Surroundings } from './surroundings.ts'
 
 /**
  * `tproxy-run --interface NAME`: until a signal; a second one does not wait for connections to finish. SIGHUP has files read
@@ -19,8 +20,7 @@ import { hasTerminal, listen } from './signals.ts'
  */
 export async function runInterface(
   { options }: InterfaceForm,
-  report: Report,
-  fatal: Promise<never>,
+  { report, fatal, ignored }: Surroundings,
 ): Promise<Ending> {
   const settings = await readSettings(options)
   if (settings.interfaces === undefined)
@@ -35,14 +35,23 @@ export async function runInterface(
 
   const { promise: stopped, resolve: stop } = Promise.withResolvers<void>()
   let onSignal: () => void = stop
-  let onHangUp = () => onSignal()
-  using _signals = listen(['SIGTERM', 'SIGINT'], () => onSignal())
-  using _hangUp = listen(['SIGHUP'], () => onHangUp())
   const hadTerminal = hasTerminal()
+  const asksToReload = () => hasFiles(options) && !(hadTerminal && !hasTerminal())
+  let reloadLater = false
+  let reload = () => {
+    reloadLater = true
+  }
+  using _signals = listen(['SIGTERM', 'SIGINT'], () => onSignal())
+  using _hangUp = listen(['SIGHUP'], () => {
+    if (asksToReload()) reload()
+    else if (!ignored.includes('SIGHUP')) onSignal()
+  })
   await using proxy = await TransparentProxy.open({
     ...proxyOptions(settings, plugins),
     interfaces: settings.interfaces,
   })
+  // Who hears that all connections are closed is not to wait for them.
+  fatal.catch(() => proxy.abort())
   follow(proxy, report)
   await using _metrics = settings.metrics && (await serveMetrics(proxy, settings.metrics))
   {
@@ -50,17 +59,14 @@ export async function runInterface(
     const ready = readiness(settings, { plugins, cgroup: undefined }, proxy)
     report.ready(ready)
     service.ready(readyLine(ready, unstyled))
-    if (hasFiles(options))
-      onHangUp = () => {
-        if (hadTerminal && !hasTerminal()) onSignal()
-        // What is wrong was reported.
-        else attendance.reload({ reset: false }).catch(() => {})
-      }
+    // What is wrong is reported.
+    reload = () => void attendance.reload({ reset: false }).catch(() => {})
+    if (reloadLater) reload()
     await Promise.race([stopped, fatal])
     onSignal = () => proxy.abort()
-    onHangUp = () => onSignal()
+    reload = () => {}
     service.stopping(limits(settings.timeouts).drainMs)
   }
-  await proxy.close()
+  await Promise.race([proxy.close(), fatal])
   return { code: 0 }
 }

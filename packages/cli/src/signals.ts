@@ -12,6 +12,20 @@ export const forwarded: readonly NodeJS.Signals[] = [
   'SIGALRM',
 ]
 
+const ignoresVariable = 'TPROXY_RUN_IGNORES'
+
+/**
+ * Those of them that our caller ignored, as nohup(1) and scripts' background jobs do: as the script tproxy-run tells, for Node
+ * has forgotten. They are ignored from now on. Nobody else finds the variable.
+ */
+export function ignoreAsCaller(): NodeJS.Signals[] {
+  const mask = BigInt(`0x${process.env[ignoresVariable] || 0}`)
+  delete process.env[ignoresVariable]
+  const ignored = forwarded.filter((signal) => (mask >> BigInt(constants.signals[signal] - 1)) & 1n)
+  for (const signal of ignored) process.on(signal, () => {})
+  return ignored
+}
+
 /** Calls `handler` for signals until disposed of. */
 export function listen(
   signals: readonly NodeJS.Signals[],

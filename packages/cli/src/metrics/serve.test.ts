@@ -9,6 +9,15 @@ import { serveMetrics } from './serve.ts'
 const directory = mkdtempSync(`${tmpdir()}/tproxy-metrics-`)
 afterAll(() => rmSync(directory, { recursive: true }))
 
+it('answers a scraper that sends parameters', async () => {
+  await using proxy = await TransparentProxy.open({ transport: new LocalTransport() })
+  await using _served = await serveMetrics(proxy, { host: '127.0.0.1', port: 9_469 })
+  const ask = async (path: string) => (await fetch(`http://127.0.0.1:9469${path}`)).status
+  expect(await Promise.all(['/metrics', '/metrics?name=x', '/metrics/', '/'].map(ask))).toEqual([
+    200, 200, 404, 404,
+  ])
+})
+
 it('takes the place of a socket where nobody listens, and of nothing else', async () => {
   await using proxy = await TransparentProxy.open({ transport: new LocalTransport() })
   const [file, socket] = [`${directory}/precious.txt`, `${directory}/abandoned.sock`]

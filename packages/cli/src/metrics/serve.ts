@@ -14,7 +14,8 @@ export async function serveMetrics(
   const { makeMetrics } = await import('./metrics.ts')
   const metrics = makeMetrics(proxy)
   const server = createServer(({ method, url }, response) => {
-    if (method !== 'GET' || url !== '/metrics') {
+    // Scrapers may be told to send parameters.
+    if (method !== 'GET' || url?.replace(/\?.*/, '') !== '/metrics') {
       response.writeHead(404).end()
       return
     }

@@ -15,8 +15,8 @@ const home = '\u001b[H'
 const restOfLine = '\u001b[K'
 const restOfScreen = '\u001b[J'
 
-/** The table, until somebody quits. */
-export async function showScreen(options: TopForm): Promise<Ending> {
+/** The table, until somebody quits, or something unforeseen is to be read. */
+export async function showScreen(options: TopForm, fatal: Promise<never>): Promise<Ending> {
   const { stdin, stdout } = process
   const { promise: quit, resolve } = Promise.withResolvers<Ending>()
   const screen = new Screen(options, () => resolve({ code: 0 }))
@@ -37,7 +37,7 @@ export async function showScreen(options: TopForm): Promise<Ending> {
   stdout.on('resize', draw)
   stdout.write(enter)
   try {
-    return await Promise.race([quit, screen.follow()])
+    return await Promise.race([quit, screen.follow(), fatal])
   } finally {
     stdin.off('keypress', press).pause()
     stdout.off('resize', draw)

@@ -9,9 +9,9 @@ import { showScreen } from './screen.ts'
 import { sorted, type Traffic, traffic } from './traffic.ts'
 
 /** `tproxy-run top`: a table on a terminal, else a line of JSON each time. */
-export function top(options: TopForm): Promise<Ending> {
+export function top(options: TopForm, fatal: Promise<never>): Promise<Ending> {
   const isScreen = process.stdout.isTTY && process.stdin.isTTY && !options.json
-  return isScreen ? showScreen(options) : writeLines(options)
+  return isScreen ? showScreen(options, fatal) : Promise.race([writeLines(options), fatal])
 }
 
 async function writeLines(options: TopForm): Promise<Ending> {

@@ -2,7 +2,7 @@ import { styleText } from 'node:util'
 import type { SessionRow, TraceLine } from '../control/protocol.ts'
 import { protocolName } from '../lines.ts'
 import { formatBytes } from '../quantities.ts'
-import { printable } from '../scrub.ts'
+import { clean, printable } from '../scrub.ts'
 
 type Step = Extract<TraceLine, { event: 'step' }>
 
@@ -27,7 +27,7 @@ export function lines(): (line: TraceLine) => string[] {
       ]
     }
     if (line.event !== 'step')
-      return [`${clock(line.timeMs)}  ${styleText('bold', printable(`session ${story(line)}`))}`]
+      return [`${clock(line.timeMs)}  ${styleText('bold', clean(`session ${story(line)}`))}`]
     const lost = line.number - number - 1
     number = line.number
     const text = stepLine(line, (decision) => styleText(styles[decision], meanings[decision].padEnd(10)))
