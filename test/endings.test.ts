@@ -189,20 +189,23 @@ while True:
       expect(proxy.events.filter(({ event }) => event === 'warning').length).toBeGreaterThanOrEqual(3)
     }))
 
-  test('a proxy that is killed in the middle of a transfer breaks it off: the client sees no clean end', async () => {
-    await using proxy = await world.proxy({ interfaces: ['wan0'] })
-    const transfer = to(19, { send: '2000000000', slow: 1 })
-    await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
-    await sleep(300)
-    await proxy.stop('SIGKILL')
-    const { end, received } = await transfer
-    expect(end).toBe('ECONNRESET')
-    expect(received).toBeGreaterThan(0)
-    expect(received).toBeLessThan(2_000_000_000)
-    // And nothing of it is in the way of the next connection.
-    const { stdout } = await world.client.run('curl', ['-sS', '-m', '5', `http://${url}/after`])
-    expect(stdout).toMatch(/^GET \/after/)
-  })
+  test.each(['splice', 'relay'] as const)(
+    'a proxy that is killed in the middle of a transfer by %s breaks it off: the client sees no clean end',
+    async (carry) => {
+      await using proxy = await world.proxy({ interfaces: ['wan0'], carry })
+      const transfer = to(19, { send: '2000000000', slow: 1 })
+      await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
+      await sleep(300)
+      await proxy.stop('SIGKILL')
+      const { end, received } = await transfer
+      expect(end).toBe('ECONNRESET')
+      expect(received).toBeGreaterThan(0)
+      expect(received).toBeLessThan(2_000_000_000)
+      // And nothing of it is in the way of the next connection.
+      const { stdout } = await world.client.run('curl', ['-sS', '-m', '5', `http://${url}/after`])
+      expect(stdout).toMatch(/^GET \/after/)
+    },
+  )
 
   test('a transfer that runs at SIGTERM finishes within the drain time', async () => {
     await using proxy = await world.proxy({ interfaces: ['wan0'] })

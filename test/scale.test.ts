@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial } from './rig/client.ts'
 import { holdConnections, shortConnections } from './rig/crowd.ts'
 import type { Program } from './rig/host.ts'
+import { mapEntries } from './rig/process.ts'
 import { addresses, type Memory, memory, World } from './rig/world.ts'
 
 let world: World
@@ -71,6 +72,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(result).toMatchObject({ succeeded: 10_000, failed: 0, unanswered: 0, stalled: 0 })
     const after = await settle(before)
     expect(after.fds).toBe(before.fds)
+    for (const map of ['legs', 'flows'])
+      await expect.poll(() => mapEntries(world.client, proxy, map), { timeout: 5_000 }).toBe(0)
     // Measured: 40 to 110 MB, for a heap that is not yet collected, and the lines this program prints.
     expect(after.rssKb - before.rssKb).toBeLessThan(160 * 1024)
   })

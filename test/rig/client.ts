@@ -63,7 +63,9 @@ async function clientWords([address, port]: Target, { by = [], ...options }: Dia
 /** Opens one connection and tells what became of it. */
 export async function dial(host: Host, target: Target, options: Dial = {}): Promise<Dialled> {
   const [command = '', ...args] = await clientWords(target, options)
-  const { stdout, stderr, code } = await host.run(command, args, { timeoutMs: 60_000 })
+  const { stdout, stderr, code } = await host.run(command, args, {
+    timeoutMs: Math.max(60_000, (options.timeout ?? 0) + 5_000),
+  })
   if (code !== 0) throw new Error(`client: exit ${code}: ${stderr}`)
   return JSON.parse(stdout) as Dialled
 }

@@ -30,7 +30,9 @@ async function spawn(host: Host, mode: 'short' | 'hold', options: CrowdOptions):
 /** Connections of one byte each way. */
 export async function shortConnections(host: Host, options: CrowdOptions): Promise<CrowdResult> {
   const program = await spawn(host, 'short', options)
-  return JSON.parse((await program.exited).stdout) as CrowdResult
+  const { code, stdout, stderr } = await program.exited
+  if (code !== 0) throw new Error(`crowd: exit ${code}: ${stderr.trim()}`)
+  return JSON.parse(stdout) as CrowdResult
 }
 
 /** Connections that stay open together. Resolves when all that can be are. */

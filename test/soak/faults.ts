@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { firewall } from '../rig/firewall.ts'
-import type { Proxy } from './proxy.ts'
+import { fastpaths, type Proxy } from './proxy.ts'
 import type { Random } from './random.ts'
 import type { Setting } from './setting.ts'
 import { allWays, type Way } from './ways.ts'
@@ -27,7 +27,6 @@ export interface Fault {
 
 const none: readonly Way[] = []
 const intercepted = allWays.filter((way) => way !== 'outside')
-const fastpaths = ['off', 'off', 'to-proxy', 'both'] as const
 
 /** What is lost on its way in, of every thousand packets, on one host or on both. */
 async function lose({ setting: { world }, random }: Scene, thousandths: number, ms: number): Promise<void> {
@@ -39,10 +38,20 @@ async function lose({ setting: { world }, random }: Scene, thousandths: number, 
   await sleep(ms)
 }
 
+async function goDown(
+  { setting: { world }, random }: Scene,
+  name: 'wan0' | 'wan1',
+  routes: string,
+): Promise<void> {
+  await world.client.sh(`ip link set ${name} down`)
+  await sleep(random.between(0, 1500))
+  await world.client.sh(`ip link set ${name} up; sleep 0.1; ${routes}`)
+}
+
 async function replace({ proxy, random }: Scene, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
   await proxy.stop(signal)
   await sleep(random.between(0, 500))
-  await proxy.start(random.pick(fastpaths))
+  await proxy.start(random.pick([...fastpaths, 'off']))
 }
 
 /** A line of a rules file about what no program here does. */
@@ -88,11 +97,20 @@ export const faults: readonly Fault[] = [
     weight: 4,
     breaks: none,
     async happen({ proxy, setting, random }) {
-      proxy.writeRules(Array.from({ length: Math.floor(random.size(1, 300)) }, () => anyRule(random)))
-      if (random.chance(0.2)) proxy.writeRules(['drop tcp dport nonsense'])
-      if (random.chance(0.5)) proxy.kill('SIGHUP')
-      else await setting.world.run(['reload', ...(random.chance(0.3) ? ['--reset'] : [])]).exited
-      await sleep(200)
+      const isNonsense = random.chance(0.2)
+      proxy.writeRules(
+        isNonsense
+          ? ['drop tcp dport nonsense']
+          : Array.from({ length: Math.floor(random.size(1, 300)) }, () => anyRule(random)),
+      )
+      if (random.chance(0.5)) {
+        proxy.kill('SIGHUP')
+        await sleep(200)
+      } else {
+        const args = ['reload', ...(random.chance(0.3) ? ['--reset'] : [])]
+        const { code, stderr } = await setting.world.run(args, { input: '' }).exited
+        if (code !== (isNonsense ? 125 : 0)) throw new Error(`tproxy-run reload: exit ${code}: ${stderr}`)
+      }
       proxy.writeRules()
     },
   },
@@ -107,21 +125,26 @@ export const faults: readonly Fault[] = [
   },
   {
     name: 'an interface goes down and up',
-    weight: 2,
+    weight: 1,
     loses: true,
     breaks: allWays,
-    async happen({ setting: { world }, random }) {
-      const [name, routes] = random.pick([
-        ['wan0', 'ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1'],
-        [
-          'wan1',
-          'ip route add default via 198.51.100.129 dev wan1 metric 1000; ip -6 route add default via 2001:db8:3::1 dev wan1 metric 2000',
-        ],
-      ] as const)
-      await world.client.sh(`ip link set ${name} down`)
-      await sleep(random.between(0, 1500))
-      await world.client.sh(`ip link set ${name} up; sleep 0.1; ${routes}`)
-    },
+    happen: (scene) =>
+      goDown(
+        scene,
+        'wan0',
+        'ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1',
+      ),
+  },
+  {
+    name: 'an interface that no program uses goes down and up',
+    weight: 1,
+    breaks: none,
+    happen: (scene) =>
+      goDown(
+        scene,
+        'wan1',
+        'ip route add default via 198.51.100.129 dev wan1 metric 1000; ip -6 route add default via 2001:db8:3::1 dev wan1 metric 2000',
+      ),
   },
   ...(['local', 'remote', 'http'] as const).map((name) => ({
     name: `the ${name} upstream is killed`,

@@ -19,6 +19,8 @@ export interface Outcome {
   readonly broken?: string
   /** What no fault explains. */
   readonly wrong?: string
+  /** Whether it was broken by a clean end in the middle, as only an upstream, or a fastpath that dies, makes one. */
+  readonly isEnd?: boolean
   /** The source port, of a program with one connection. */
   readonly port?: number
 }
@@ -104,7 +106,21 @@ async function download(program: Program, size: number): Promise<Outcome> {
   if (end.stuck) return stuck(bytes)
   if (end.code === 0)
     return bytes === size ? { bytes } : { bytes, wrong: `${bytes} of ${size} bytes, and a clean end` }
-  return { bytes, broken: `exit ${end.code} after ${bytes} of ${size}: ${end.stderr.trim()}` }
+  return { bytes, ...brokenOff(end, ` after ${bytes} of ${size}`) }
+}
+
+/** Bytes that are not those that were sent, by the words of programs that have a check of their own. */
+const corrupt = /corrupt|bad packet length|hash mismatch|sha1 mismatch|inflate returned|did not match/i
+
+/** Of a program that says by itself why it did not get to its end. */
+function brokenOff(
+  { code, stderr }: { code: number | null; stderr: string },
+  where = '',
+): Pick<Outcome, 'broken' | 'wrong' | 'isEnd'> {
+  const text = `exit ${code}${where}: ${stderr.trim()}`
+  // curl: CURLE_PARTIAL_FILE and CURLE_GOT_NOTHING.
+  const isEnd = /^curl: \((18|52)\)/m.test(stderr)
+  return corrupt.test(stderr) ? { wrong: text } : { broken: text, isEnd }
 }
 
 /** A stream whose receiver tells its SHA-256. */
@@ -119,7 +135,7 @@ async function upload(program: Program, size: number): Promise<Outcome> {
   if (told !== undefined && told !== digest(size) && end.code === 0)
     return { bytes: 0, wrong: `the server got something else than these ${size} bytes` }
   if (end.code === 0 && told !== undefined) return { bytes: size }
-  return { bytes: 0, broken: `exit ${end.code}: ${end.stderr.trim()}` }
+  return { bytes: 0, ...brokenOff(end) }
 }
 
 function echoed(result: Dialled, size: number): Outcome {
@@ -127,7 +143,7 @@ function echoed(result: Dialled, size: number): Outcome {
   if (!equal) return { bytes, port, wrong: `of ${bytes} bytes not all are those that were sent` }
   if (end === 'timeout') return { bytes, port, wrong: `nothing came for ${deadlineMs / 1000} s` }
   // The echo ends after the last byte, which we do not wait for: an end in order before it cuts the stream off.
-  if (end === 'fin') return { bytes, port, broken: `a clean end after ${bytes} of ${size}` }
+  if (end === 'fin') return { bytes, port, broken: `a clean end after ${bytes} of ${size}`, isEnd: true }
   return end === 'closed'
     ? { bytes: bytes * 2, port }
     : { bytes, port, broken: `${end} after ${bytes} of ${size}` }
@@ -212,13 +228,17 @@ export const kinds: readonly Kind[] = [
       const { world, directory, head } = run.setting
       const tree = `${directory}/clone-${run.random.next()}`
       await using program = world.client.spawn('sh', [
-        ...['-ec', 'git clone -q "$0" "$1"; git -C "$1" fsck --full >/dev/null; git -C "$1" rev-parse HEAD'],
+        ...[
+          '-ec',
+          'git clone -q "$0" "$1"; git -C "$1" fsck --full >/dev/null || exit 9; git -C "$1" rev-parse HEAD',
+        ],
         ...[url(run, 'git/soak.git'), tree],
       ])
       const end = await finish(program)
       rmSync(tree, { recursive: true, force: true })
       if (end.stuck) return stuck(0)
-      if (end.code !== 0) return { bytes: 0, broken: `exit ${end.code}: ${end.stderr.trim()}` }
+      if (end.code === 9) return { bytes: 0, wrong: `the clone is damaged: ${end.stderr.trim()}` }
+      if (end.code !== 0) return { bytes: 0, ...brokenOff(end) }
       return program.stdout.trim() === head
         ? { bytes: 2 << 20 }
         : { bytes: 0, wrong: `the clone is at ${program.stdout.trim()}` }
@@ -280,7 +300,7 @@ export const kinds: readonly Kind[] = [
       // It tells a reset by its words only.
       const { port, end } = /\{.*\}/.test(program.stderr) ? JSON.parse(program.stderr) : {}
       const reset = outcome.broken !== undefined && end === 'fin'
-      return { ...outcome, port, ...(reset && { broken: 'a clean end without an answer' }) }
+      return { ...outcome, port, ...(reset && { broken: 'a clean end without an answer', isEnd: true }) }
     },
   },
   {
@@ -307,7 +327,8 @@ export const kinds: readonly Kind[] = [
       await using program = run.setting.world.client.spawn(await fixture('client'), args)
       await Promise.race([sleep(run.random.between(0, 1500)), program.exited])
       if (program.child.exitCode === null) return await program.stop('SIGKILL').then(() => ({ bytes: 0 }))
-      return { bytes: 0, broken: program.stdout }
+      const isOther = /"equal":false/.test(program.stdout)
+      return { bytes: 0, [isOther ? 'wrong' : 'broken']: program.stdout }
     },
   },
 ]

@@ -13,6 +13,11 @@ export const idleSeconds = 40
 
 /** What drains has five seconds. */
 const stopMs = 20_000
+/** A start takes some two. */
+const startMs = 20_000
+
+export const fastpaths = ['off', 'to-proxy', 'both'] as const
+export type FastpathMode = (typeof fastpaths)[number]
 
 export interface Holding {
   readonly fds: number
@@ -57,13 +62,15 @@ export class Proxy {
   /** Sources of connections that a process left to the kernel on purpose, until another connection has the port. */
   readonly #kept = new Set<string>()
   readonly rules: string
-  /** What this process held before its first connection. */
-  base: Holding | undefined
-  #baseFiles: readonly string[] = []
+  /** When the last process with a fastpath ended. */
+  fastpathUntil = 0
+  #mode: FastpathMode = 'off'
+  /** What a process holds when it has carried nothing but one connection, by its fastpath. */
+  readonly #bases = new Map<FastpathMode, { readonly holds: Holding; readonly files: readonly string[] }>()
   /** Whether it is to run. */
   #wanted = false
   #open = new Map<number, string>()
-  #adopted = 0
+  #adopted = new Set<string>()
   /** What it said last on standard output. */
   #last = ''
   readonly #said = new Map<number, string[]>()
@@ -93,15 +100,38 @@ export class Proxy {
 
   /** Sessions that began and have not ended, and adopted connections that last. */
   get open(): number {
-    return this.#open.size + this.#adopted
+    return this.#open.size + this.#adopted.size
   }
 
   /** What they are. */
   get openSessions(): string[] {
-    return [...this.#open.values()]
+    return [...this.#open.values(), ...[...this.#adopted].map((source) => `adopted, of ${source}`)]
   }
 
-  async start(fastpath: 'off' | 'to-proxy' | 'both'): Promise<void> {
+  get mode(): FastpathMode {
+    return this.#mode
+  }
+
+  /** What a process like this one holds when nothing is open. */
+  get base(): Holding | undefined {
+    return this.#bases.get(this.#mode)?.holds
+  }
+
+  /** Starts and stops one of each kind, while nothing else is open, to see what it holds then. */
+  async measure(): Promise<void> {
+    for (const mode of fastpaths) {
+      await this.start(mode)
+      // What the first connection opens stays, such as what watches cgroups.
+      await this.#setting.world.client.sh(
+        `curl -sfo /dev/null http://${addressOf('changed', 4)}:8080/stream/1`,
+      )
+      await sleep(500)
+      this.#bases.set(mode, { holds: await this.holds(), files: this.#files() })
+      await this.stop('SIGTERM')
+    }
+  }
+
+  async start(fastpath: FastpathMode): Promise<void> {
     const { world } = this.#setting
     const plugin = fileURLToPath(new URL('./plugin.ts', import.meta.url))
     const program = world.run(
@@ -113,7 +143,9 @@ export class Proxy {
     )
     this.#program = program
     this.#open = new Map()
-    this.#adopted = 0
+    this.#adopted = new Set()
+    this.#mode = fastpath
+    if (fastpath !== 'off') this.fastpathUntil = Number.POSITIVE_INFINITY
     this.tally.starts++
     const ready = Promise.withResolvers<void>()
     for (const stream of [program.child.stdout, program.child.stderr])
@@ -131,17 +163,14 @@ export class Proxy {
       ready.reject(new Error(`tproxy-run ended: ${code ?? signal}`))
       if (this.#wanted && this.#program === program) this.#violated(`tproxy-run ended: ${code ?? signal}`)
     })
-    await ready.promise
-    // What the first connection opens stays, such as what watches cgroups.
-    await world.client.sh(`curl -sfo /dev/null http://${addressOf('changed', 4)}:8080/stream/1`)
-    await sleep(200)
-    this.base = await this.holds()
-    this.#baseFiles = this.#files()
+    const deadline = setTimeout(() => ready.reject(new Error('tproxy-run is not ready')), startMs)
+    await ready.promise.finally(() => clearTimeout(deadline))
   }
 
-  /** Files that are open and were not at the start. */
+  /** Files that are open and are not when nothing is. */
   get moreFiles(): string[] {
-    return this.#files().filter((file) => !this.#baseFiles.includes(file))
+    const base = this.#bases.get(this.#mode)?.files ?? []
+    return this.#files().filter((file) => !base.includes(file))
   }
 
   #files(): string[] {
@@ -166,9 +195,10 @@ export class Proxy {
     }, stopMs)
     const { code, signal: by } = await program.stop(signal)
     clearTimeout(timer)
+    if (this.fastpathUntil === Number.POSITIVE_INFINITY) this.fastpathUntil = performance.now()
     if (signal === 'SIGKILL') return
     if (code !== 0) this.#violated(`SIGTERM ended tproxy-run with ${code ?? by}`)
-    if (this.#open.size > 0)
+    if (this.open > 0)
       this.#violated(
         `tproxy-run ended without a word of ${this.openSessions.join(', ')}; its last was ${this.#last}`,
       )
@@ -237,16 +267,16 @@ export class Proxy {
         if (event.end.how === 'kept') this.#kept.add(keyOf(event.source))
         return
       case 'adopted':
-        this.#adopted++
+        this.#adopted.add(keyOf(event.source))
         return
       case 'adopted-end':
-        this.#adopted--
+        this.#adopted.delete(keyOf(event.source))
         increment(tally.ends, `adopted: ${event.end.how}`)
         return
       case 'lost':
         // We read too slowly. Whether the sessions that it told of have ended, their sockets, files and map entries show.
         this.#open.clear()
-        this.#adopted = 0
+        this.#adopted.clear()
         return
       case 'warning':
         return increment(tally.warnings, event.message.replace(/\d+/g, '#'))

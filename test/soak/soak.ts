@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { stateOf } from '../rig/state.ts'
 import { type Fault, faults } from './faults.ts'
 import { type Kind, kinds } from './programs.ts'
-import { type Holding, Proxy } from './proxy.ts'
+import { type FastpathMode, type Holding, idleSeconds, Proxy } from './proxy.ts'
 import { Random } from './random.ts'
 import type { KindCount, Report } from './report.ts'
 import { Setting } from './setting.ts'
@@ -50,9 +50,11 @@ export class Soak {
   readonly #events: string[] = []
   #lastEvents: string[] | undefined
   #highest: Holding = { fds: 0, rssMb: 0, heapMb: 0, legs: 0, flows: 0 }
-  /** At the first rest of a process, after which it may not grow much. */
-  #settled: { readonly pid: number; readonly holds: Holding } | undefined
+  /** At the first rest of a process with that fastpath, after which none may hold much more. */
+  readonly #settled = new Map<FastpathMode, Holding>()
   readonly #rests = { count: 0, longestMs: 0 }
+  /** At the last one. */
+  #rested: Holding | undefined
   /** Whether packets were lost since the last rest, and how many connections had one end only when all was to rest. */
   #loses = false
   #halfOpen = 0
@@ -84,14 +86,22 @@ export class Soak {
     const { client } = this.#setting.world
     const { seconds, seed, say } = this.#options
     const before = await stateOf(client)
-    await this.#proxy.start('off')
-    const base = await this.#proxy.holds()
-    for (let left = seconds; left > 0 && this.#violations.length === 0; left -= stretchSeconds) {
-      await this.#load(Math.min(left, stretchSeconds) * 1000)
-      await this.#rest()
-      say(this.#progress(seconds - left))
+    const nothing: Holding = { fds: 0, rssMb: 0, heapMb: 0, legs: 0, flows: 0 }
+    let [base, last] = [nothing, nothing]
+    try {
+      await this.#proxy.measure()
+      await this.#proxy.start('off')
+      base = await this.#proxy.holds()
+      for (let left = seconds; left > 0 && this.#violations.length === 0; left -= stretchSeconds) {
+        await this.#load(Math.min(left, stretchSeconds) * 1000)
+        if (this.#violations.length > 0) break
+        await this.#rest()
+        say(this.#progress(seconds - left))
+      }
+      last = await this.#proxy.holds()
+    } catch (error) {
+      this.#violated(`the soak cannot go on: ${error instanceof Error ? error.stack : String(error)}`)
     }
-    const last = await this.#proxy.holds()
     await this.#proxy.stop('SIGTERM')
     const after = await stateOf(client)
     for (const [what, text] of Object.entries(before))
@@ -115,7 +125,7 @@ export class Soak {
   #progress(since: number): string {
     const programs = Object.values(this.#programs)
     const sum = (of: (each: KindCount) => number) => programs.reduce((total, each) => total + of(each), 0)
-    const { fds, rssMb, heapMb } = this.#settled?.holds ?? this.#highest
+    const { fds, rssMb, heapMb } = this.#rested ?? this.#highest
     return `${since} s on: ${sum((each) => each.runs)} programs, ${sum((each) => each.broken)} broken by faults, ${Math.round(sum((each) => each.bytes) / 1e6)} MB; at rest ${fds} fds, ${rssMb} MB, heap ${heapMb} MB`
   }
 
@@ -134,10 +144,16 @@ export class Soak {
   async #load(ms: number): Promise<void> {
     const began = performance.now()
     const until = began + ms
+    // Every third time no packet is lost: then both ends of every connection hear how it ended.
+    const isCalm = this.#rests.count % 3 === 2
     const slots = Array.from({ length: parallel }, () => this.#random.fork())
     const random = this.#random.fork()
     const measuring = this.#measure(until)
-    await Promise.all([...slots.map((each) => this.#slot(each, until)), this.#harm(random, until), measuring])
+    await Promise.all([
+      ...slots.map((each) => this.#slot(each, until)),
+      this.#harm(random, until, isCalm),
+      measuring,
+    ])
     this.#loadMs += performance.now() - began
   }
 
@@ -161,8 +177,18 @@ export class Soak {
         count.broken++
         if (!this.#explained(way, family, { from, to }, outcome.port))
           this.#violated(`${what}: broke without a fault that explains it: ${outcome.broken}`)
+        // It would have been stuck, had the proxy not reset what is idle: and nothing here stands still as long.
+        else if (way !== 'outside' && to - from > idleSeconds * 1000)
+          this.#violated(`${what}: broke after the idle time: ${outcome.broken}`)
+        else if (outcome.isEnd === true && this.#endsByReset(way, from))
+          this.#violated(`${what}: a broken connection ended cleanly: ${outcome.broken}`)
       }
     }
+  }
+
+  /** Whether what breaks is reset, never ended: no upstream and no fastpath is in between that does otherwise. */
+  #endsByReset(way: Way, from: number): boolean {
+    return (way === 'direct' || way === 'changed') && this.#proxy.fastpathUntil < from
   }
 
   #explained(
@@ -181,12 +207,13 @@ export class Soak {
   }
 
   /** One fault after the other. */
-  async #harm(random: Random, until: number): Promise<void> {
+  async #harm(random: Random, until: number, isCalm: boolean): Promise<void> {
+    const some = faults.filter(({ loses }) => !isCalm || loses !== true)
     for (;;) {
       const pause = random.between(500, 4000) * Math.max(this.#pace, 0.3)
       if (performance.now() + pause > until || this.#violations.length > 0) return
       await sleep(pause)
-      const fault = weighted(faults, random)
+      const fault = weighted(some, random)
       this.#faults[fault.name] = (this.#faults[fault.name] ?? 0) + 1
       const span = { fault, from: performance.now(), to: Number.POSITIVE_INFINITY }
       this.#spans.push(span)
@@ -252,11 +279,14 @@ export class Soak {
     // Collected by now.
     await sleep(2500)
     const holds = await this.#proxy.holds()
-    if (this.#settled?.pid === this.#proxy.pid) {
-      const { heapMb, rssMb } = this.#settled.holds
+    this.#rested = holds
+    const settled = this.#settled.get(this.#proxy.mode)
+    if (settled === undefined) this.#settled.set(this.#proxy.mode, holds)
+    else {
+      const { heapMb, rssMb } = settled
       if (holds.heapMb > heapMb + 10) this.#violated(`the heap grew from ${heapMb} to ${holds.heapMb} MB`)
       if (holds.rssMb > rssMb + 150) this.#violated(`resident memory grew from ${rssMb} to ${holds.rssMb} MB`)
-    } else this.#settled = { pid: this.#proxy.pid, holds }
+    }
   }
 
   /**
