@@ -5,7 +5,7 @@ import { holdConnections } from '../../test/rig/crowd.ts'
 import { residentMb } from '../../test/rig/process.ts'
 import { World } from '../../test/rig/world.ts'
 import { reason } from './compare.ts'
-import type { Held } from './results.ts'
+import type { Held, Results } from './results.ts'
 import { origin, type Side } from './side.ts'
 
 /** A side in a world of its own, not started. */
@@ -33,16 +33,19 @@ export async function prepareAll(
   return idle
 }
 
-/** Milliseconds from the start of each process to its first use, all in turn, back and forth. */
+/**
+ * Milliseconds from the start of each process until it can be used, all in turn, back and forth; `first` the first time that
+ * its host has it.
+ */
 export async function startUp(
   idle: readonly Idle[],
   rounds: number,
   failed: Failed,
-): Promise<{ side: string; ms: number[] }[]> {
+): Promise<Results['startUp']> {
   const found = idle
     .filter(({ side }) => side.start !== undefined)
     .map((it) => ({ ...it, ms: [] as number[], broken: false }))
-  for (let round = 0; round < rounds; round++)
+  for (let round = 0; round <= rounds; round++)
     for (const it of round % 2 === 0 ? found : found.toReversed()) {
       if (it.broken) continue
       try {
@@ -56,7 +59,9 @@ export async function startUp(
         failed(it.side, `start: ${reason(error)}`)
       }
     }
-  return found.map(({ side, ms }) => ({ side: side.name, ms }))
+  return found.flatMap(({ side, ms: [first, ...ms] }) =>
+    first === undefined ? [] : [{ side: side.name, first, ms }],
+  )
 }
 
 const slabKb = () => Number(/Slab:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1])

@@ -1,9 +1,9 @@
 // The same traffic on all sides of a route in turn, back and forth, so that what else the machine does meets all alike.
 import { execFileSync } from 'node:child_process'
 import { World } from '../../test/rig/world.ts'
-import { ends, type Ready, run } from './measure.ts'
+import { ends, run } from './measure.ts'
 import type { Sample, Traffic } from './results.ts'
-import { port, type Side } from './side.ts'
+import { port, type Ready, type Side } from './side.ts'
 import type { Workload } from './workloads.ts'
 
 /** On one line. */
@@ -17,7 +17,9 @@ export async function open(stack: AsyncDisposableStack, side: Side): Promise<Rea
   await server.until(({ stdout }) => stdout.includes('ready'), 'the server')
   await side.steer?.(world)
   const program = await side.start?.(world, stack)
-  return { side, world, wrap: side.wrap?.(stack) ?? [], ...(program && { pid: program.pid }) }
+  const ready = { side, world, wrap: side.wrap?.(stack) ?? [], ...(program && { pid: program.pid }) }
+  await side.check?.(ready)
+  return ready
 }
 
 /** Starts all that can be; worlds are made at once, for that is most of the time. */
@@ -34,6 +36,15 @@ export async function openAll(
     ),
   )
   return ready.filter((it) => it !== undefined)
+}
+
+/** What compilers in a process make faster with use is made so before anything is measured. What fails, fails again later. */
+export async function warmUp(
+  sides: readonly Ready[],
+  workloads: readonly Workload[],
+  ms: number,
+): Promise<void> {
+  for (const workload of workloads) for (const side of sides) await run(side, workload, ms).catch(() => {})
 }
 
 /** Moves all threads of the proxies. */

@@ -9,7 +9,8 @@
  *
  * up, down: bytes that the other end has received, and the time until the last of them.
  * ping: SIZE bytes there and back. open: connect, ask, one byte back, closed by the server. The
- * times of these two are in microseconds.
+ * times of these two are in microseconds. Each connection has bytes of its own: what reaches
+ * another one shows.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,18 +27,21 @@
 #include <unistd.h>
 
 #define BLOCK (1 << 18)
-/* To compare every byte would cost more than to carry it: one block in so many is, the others are
- * counted. */
+/* To compare every byte would cost more than to carry it: one block in so many is, of the others a
+ * word in each page. */
 #define CHECKED 16
+#define PAGE	4096
 #define SAMPLES (1 << 20)
 
 struct request {
 	char kind;
 	char unused[3];
 	uint32_t size;
+	uint32_t connection;
 };
 
-/* Each block is another part of it, so that what is lost, doubled or moved shows. */
+/* Each block of each connection is another part of it, so that what is lost, doubled or moved
+ * shows. */
 static unsigned char pattern[BLOCK + 65536];
 
 static void fill_pattern(void)
@@ -50,10 +54,11 @@ static void fill_pattern(void)
 	}
 }
 
-/* The block that is the number-th, but for its first byte: whether it is the last. */
-static const unsigned char *expected(unsigned long number)
+/* The block of a connection that is the number-th, but for its first byte: whether it is the last.
+ */
+static const unsigned char *expected(uint32_t connection, unsigned long number)
 {
-	return pattern + number * 7919 % 65536;
+	return pattern + (connection * 27457ul + number * 7919) % 65536;
 }
 
 static double now_us(void)
@@ -96,19 +101,21 @@ static bool receive_all(int fd, void *bytes, size_t length)
 	return true;
 }
 
-static bool send_block(int fd, unsigned long number, char last)
+static bool send_block(int fd, const unsigned char *block, char last)
 {
-	return send_all(fd, &last, 1) && send_all(fd, expected(number) + 1, BLOCK - 1);
+	return send_all(fd, &last, 1) && send_all(fd, block + 1, BLOCK - 1);
 }
 
 /* Zero and above: whether it was the last. */
-static int receive_block(int fd, unsigned long number, unsigned char *space)
+static int receive_block(int fd, const unsigned char *block, bool whole, unsigned char *space)
 {
 	if (!receive_all(fd, space, BLOCK) || space[0] > 1)
 		return -1;
-	if ((number % CHECKED == 0 || space[0]) &&
-	    memcmp(space + 1, expected(number) + 1, BLOCK - 1))
+	if ((whole || space[0]) && memcmp(space + 1, block + 1, BLOCK - 1))
 		return -1;
+	for (size_t at = 1; at < BLOCK; at += PAGE)
+		if (memcmp(space + at, block + at, sizeof(uint64_t)))
+			return -1;
 	return space[0];
 }
 
@@ -131,17 +138,21 @@ static bool grant_socks(int fd)
 	       send_all(fd, "\5\0", 2) && receive_all(fd, request, 10) && send_all(fd, answer, 10);
 }
 
+/* Nothing follows before it is answered, or before we ask. */
 static bool skip_head(int fd)
 {
-	int ended = 0;
-	char byte;
+	char head[1024];
 
-	while (ended < 4) {
-		if (!receive_all(fd, &byte, 1))
+	for (size_t length = 0; length < sizeof(head);) {
+		ssize_t done = recv(fd, head + length, sizeof(head) - length, 0);
+
+		if (done <= 0)
 			return false;
-		ended = byte == "\r\n\r\n"[ended] ? ended + 1 : byte == '\r';
+		length += done;
+		if (length >= 4 && !memcmp(head + length - 4, "\r\n\r\n", 4))
+			return true;
 	}
-	return true;
+	return false;
 }
 
 static bool grant_http(int fd)
@@ -151,27 +162,31 @@ static bool grant_http(int fd)
 	return skip_head(fd) && send_all(fd, answer, sizeof(answer) - 1);
 }
 
-static void serve_up(int fd, unsigned char *space)
+static void serve_up(int fd, uint32_t connection, unsigned char *space)
 {
 	uint64_t number = 0;
 	int last;
 
-	while ((last = receive_block(fd, number, space)) == 0)
+	while ((last = receive_block(fd, expected(connection, number), number % CHECKED == 0,
+				     space)) == 0)
 		number++;
 	/* The answer counts what came. */
 	if (last > 0 && ++number)
 		send_all(fd, &number, sizeof(number));
 }
 
-static void serve_down(int fd)
+/* From when the client says so, until it says so again. */
+static void serve_down(int fd, uint32_t connection)
 {
 	unsigned long number = 0;
-	char stop;
+	char word;
 
-	while (recv(fd, &stop, 1, MSG_DONTWAIT) != 1)
-		if (!send_block(fd, number++, 0))
+	if (!receive_all(fd, &word, 1))
+		return;
+	while (recv(fd, &word, 1, MSG_DONTWAIT) != 1)
+		if (!send_block(fd, expected(connection, number++), 0))
 			return;
-	send_block(fd, number, 1);
+	send_block(fd, expected(connection, number), 1);
 }
 
 struct accepted {
@@ -183,7 +198,7 @@ static void *serve_one(void *argument)
 {
 	struct accepted *accepted = argument;
 	struct request request = {0};
-	unsigned char *space = NULL, byte = 'o';
+	unsigned char *space = NULL;
 	int fd = accepted->fd;
 
 	prepare(fd);
@@ -191,13 +206,13 @@ static void *serve_one(void *argument)
 	    (accepted->port != 3128 || grant_http(fd)) &&
 	    receive_all(fd, &request, sizeof(request)) && request.size <= BLOCK) {
 		if (request.kind == 'o')
-			send_all(fd, &byte, 1);
+			send_all(fd, &request.connection, 1);
 		else
 			space = malloc(BLOCK);
 		if (request.kind == 'u')
-			serve_up(fd, space);
+			serve_up(fd, request.connection, space);
 		else if (request.kind == 'd')
-			serve_down(fd);
+			serve_down(fd, request.connection);
 		else if (request.kind == 'p')
 			while (receive_all(fd, space, request.size) &&
 			       send_all(fd, space, request.size))
@@ -260,11 +275,18 @@ static struct {
 	double end;
 	float *samples;
 	size_t sampled;
+	uint32_t connections;
 } all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void fail(const char *what)
 {
 	perror(what);
+	exit(1);
+}
+
+static void fail_to_verify(const char *what)
+{
+	fprintf(stderr, "%s is not what was sent, or did not come\n", what);
 	exit(1);
 }
 
@@ -291,7 +313,8 @@ static bool ask_http(int fd)
 	return send_all(fd, request, length) && skip_head(fd);
 }
 
-static int dial(void)
+/* Numbers it, too. */
+static int dial(uint32_t *connection)
 {
 	struct request request = {.kind = load.kind, .size = load.size};
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -301,6 +324,8 @@ static int dial(void)
 		fail("connect");
 	if (load.upstream && !(load.upstream[0] == 's' ? ask_socks : ask_http)(fd))
 		fail("ask the upstream");
+	*connection = request.connection =
+	    __atomic_fetch_add(&all.connections, 1, __ATOMIC_RELAXED);
 	if (!send_all(fd, &request, sizeof(request)))
 		fail("ask");
 	return fd;
@@ -315,31 +340,35 @@ static void note(double us)
 	pthread_mutex_unlock(&all.lock);
 }
 
-static uint64_t up(int fd)
+static uint64_t up(int fd, uint32_t connection)
 {
 	uint64_t number = 0, received;
 
 	for (bool last = false; !last;) {
 		last = now_us() >= load.end;
-		if (!send_block(fd, number++, last))
+		if (!send_block(fd, expected(connection, number++), last))
 			fail("send");
 	}
 	if (!receive_all(fd, &received, sizeof(received)) || received != number)
-		fail("verify what was sent");
+		fail_to_verify("what went up");
 	return number * BLOCK;
 }
 
-static uint64_t down(int fd)
+static uint64_t down(int fd, uint32_t connection)
 {
 	unsigned char *space = malloc(BLOCK);
 	uint64_t number = 0;
 	bool stopped = false;
 	int last = 0;
 
+	if (!send_all(fd, "g", 1))
+		fail("go");
 	while (!last) {
-		last = receive_block(fd, number++, space);
+		last =
+		    receive_block(fd, expected(connection, number), number % CHECKED == 0, space);
+		number++;
 		if (last < 0)
-			fail("verify what came");
+			fail_to_verify("what came down");
 		if (!stopped && now_us() >= load.end && (stopped = true) && !send_all(fd, "s", 1))
 			fail("stop");
 	}
@@ -347,18 +376,18 @@ static uint64_t down(int fd)
 	return number * BLOCK;
 }
 
-static void ping(int fd)
+static void ping(int fd, uint32_t connection)
 {
 	unsigned char *answer = malloc(load.size);
 	unsigned long number = 0;
 
 	for (double start = now_us(); start < load.end;) {
-		const unsigned char *message = expected(number++);
+		const unsigned char *message = expected(connection, number++);
 		double after;
 
 		if (!send_all(fd, message, load.size) || !receive_all(fd, answer, load.size) ||
 		    memcmp(answer, message, load.size))
-			fail("exchange");
+			fail_to_verify("an answer");
 		after = now_us();
 		note(after - start);
 		start = after;
@@ -369,11 +398,12 @@ static void ping(int fd)
 static void open_one(void)
 {
 	double start = now_us(), first;
-	int fd = dial();
-	char answer;
+	uint32_t connection;
+	int fd = dial(&connection);
+	unsigned char answer;
 
-	if (!receive_all(fd, &answer, 1) || answer != 'o')
-		fail("first byte");
+	if (!receive_all(fd, &answer, 1) || answer != (connection & 0xff))
+		fail_to_verify("the first byte");
 	first = now_us() - start;
 	if (recv(fd, &answer, 1, 0))
 		fail("end");
@@ -383,19 +413,20 @@ static void open_one(void)
 
 static void *run_one(void *unused)
 {
+	uint32_t connection;
 	uint64_t bytes = 0;
-	int fd = load.kind == 'o' ? -1 : dial();
+	int fd = load.kind == 'o' ? -1 : dial(&connection);
 
 	(void)unused;
 	pthread_barrier_wait(&load.together);
 	/* The decision is made, and main says when it ends. */
 	pthread_barrier_wait(&load.together);
 	if (load.kind == 'u')
-		bytes = up(fd);
+		bytes = up(fd, connection);
 	else if (load.kind == 'd')
-		bytes = down(fd);
+		bytes = down(fd, connection);
 	else if (load.kind == 'p')
-		ping(fd);
+		ping(fd, connection);
 	else
 		while (now_us() < load.end)
 			open_one();

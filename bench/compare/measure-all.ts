@@ -1,11 +1,11 @@
 // Everything in turn, noted as it comes: what fails is left out and said.
 import { readFileSync } from 'node:fs'
 import { hold, prepareAll, startUp } from './alone.ts'
-import { compare, openAll, reason } from './compare.ts'
+import { compare, openAll, reason, warmUp } from './compare.ts'
 import { machine, version } from './machine.ts'
 import type { Held, Results, SideResult, Traffic } from './results.ts'
 import { routes, type Side } from './side.ts'
-import { usual, type Workload } from './workloads.ts'
+import { usual, type Workload, warming } from './workloads.ts'
 
 export interface Plan {
   readonly sides: readonly Side[]
@@ -26,8 +26,11 @@ const otherFiles = 1000
 
 const say = (text: string) => process.stderr.write(`bench: ${text}\n`)
 
-/** Calls `save` with all results so far, whenever there are more. */
-export async function measureAll(plan: Plan, save: (results: Results) => void): Promise<void> {
+/**
+ * Calls `save` with all results so far, whenever there are more. Resolves with what failed of ours, and of the ends by themselves:
+ * of a peer, it is a result.
+ */
+export async function measureAll(plan: Plan, save: (results: Results) => void): Promise<string[]> {
   const began = performance.now()
   const minutes = () => (performance.now() - began) / 60_000
   const own = machine()
@@ -42,9 +45,11 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
   })
   const present = plan.sides.filter((_, at) => described[at]?.absent === undefined)
   for (const { name, absent } of described) if (absent !== undefined) say(`${name} is left out: ${absent}`)
-  const note = (text: string) => {
+  const broken: string[] = []
+  const note = (text: string, side?: Side) => {
     say(text)
     notes.push(text)
+    if (side !== undefined && side.apt === undefined) broken.push(text)
   }
   const keep = () => {
     const { quick, rounds, roundMs } = plan
@@ -65,23 +70,29 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
   for (const route of routes) {
     await using stack = new AsyncDisposableStack()
     const chosen = present.filter((side) => side.route === route)
-    const ready = await openAll(stack, chosen, ({ name }, why) =>
-      note(`${route}, ${name} does not start: ${why}`),
+    const ready = await openAll(stack, chosen, (side, why) =>
+      note(`${route}, ${side.name} does not start: ${why}`, side),
     )
     if (ready.length === 0) continue
+    say(`${minutes().toFixed(1)} min: ${route}, warming up`)
+    await warmUp(ready, warming, plan.roundMs)
     for (const workload of plan.workloads ?? usual(route, plan.quick)) {
       if (minutes() > plan.minutes) {
         note(`${route}, ${workload.title}: not measured, ${plan.minutes} minutes were over`)
         continue
       }
       say(`${minutes().toFixed(1)} min: ${route}, ${workload.title}`)
-      traffic.push(...(await compare(ready, workload, { rounds: plan.rounds, ms: plan.roundMs })))
+      const compared = await compare(ready, workload, { rounds: plan.rounds, ms: plan.roundMs })
+      traffic.push(...compared)
+      for (const { side, failed } of compared)
+        if (failed !== undefined && chosen.find(({ name }) => name === side)?.apt === undefined)
+          broken.push(`${route}, ${workload.title}, ${side}: ${failed}`)
       keep()
     }
   }
   if (plan.held.length > 0) {
     await using stack = new AsyncDisposableStack()
-    const failed = ({ name }: Side, why: string) => note(`by itself, ${name}: ${why}`)
+    const failed = (side: Side, why: string) => note(`by itself, ${side.name}: ${why}`, side)
     const chosen = present.filter(({ route }) => route === 'origin')
     const idle = await prepareAll(stack, chosen, failed)
     say(`start-up of ${idle.length} sides`)
@@ -97,11 +108,12 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
       ...most,
     ])
       try {
-        if (minutes() > plan.minutes + 3) throw new Error('not measured, the time was over')
-        held = [...held, await hold(it, count)]
+        if (minutes() < plan.minutes + 3) held = [...held, await hold(it, count)]
+        else note(`${it.side.name}, ${count} connections: not measured, the time was over`)
       } catch (error) {
-        note(`${it.side.name}, ${count} connections: ${reason(error)}`)
+        note(`${it.side.name}, ${count} connections: ${reason(error)}`, it.side)
       }
   }
   keep()
+  return broken
 }

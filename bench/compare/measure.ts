@@ -2,19 +2,10 @@ import { readFileSync } from 'node:fs'
 import type { World } from '../../test/rig/world.ts'
 import { compiled } from './compiled.ts'
 import type { Sample } from './results.ts'
-import { origin, port, type Side, upstream } from './side.ts'
+import { origin, port, type Ready, upstream } from './side.ts'
 import type { Workload } from './workloads.ts'
 
 export const ends: string = compiled('ends')
-
-/** A side in a world of its own, ready. */
-export interface Ready {
-  readonly side: Side
-  readonly world: World
-  readonly wrap: readonly string[]
-  /** Of the proxy, where there is one. */
-  readonly pid?: number
-}
 
 /** Seconds that the processors worked, in steps of 10 ms each. */
 function processors(): { busy: number; softirq: number } {
@@ -38,13 +29,18 @@ function retransmits({ client, internet }: World): number {
 
 const rounded = (value: number) => Number(value.toPrecision(5))
 
-/** Traffic on one CPU, for so long; throws if a byte is not what it should be, or nothing comes for five seconds. */
-export async function run({ side, world, wrap }: Ready, workload: Workload, ms: number): Promise<Sample> {
-  const { kind, connections, size } = workload
+/** Words for taskset: traffic on one CPU, for so long. */
+export function traffic({ side, wrap }: Ready, { kind, connections, size }: Workload, ms: number): string[] {
   const asks = side.asks === undefined ? [] : [side.asks, upstream]
-  const words = [...wrap, ends, ...[kind, origin, port, ms, connections, size].map(String), ...asks]
+  return ['-c', '0', ...wrap, ends, ...[kind, origin, port, ms, connections, size].map(String), ...asks]
+}
+
+/** Runs it; throws if a byte is not what it should be, or nothing comes for five seconds. */
+export async function run(ready: Ready, workload: Workload, ms: number): Promise<Sample> {
+  const { world } = ready
+  const { kind } = workload
   const [before, sentBefore] = [processors(), retransmits(world)]
-  const { code, stdout, stderr } = await world.client.run('taskset', ['-c', '0', ...words], {
+  const { code, stdout, stderr } = await world.client.run('taskset', traffic(ready, workload, ms), {
     timeoutMs: 10_000,
   })
   const [after, sent] = [processors(), retransmits(world)]

@@ -66,11 +66,18 @@ const absolute: Cell = ({ workload, rounds }) => {
   const rate = median(rounds.map((sample) => sample.rate))
   return /^(up|down)/.test(workload) ? `${figures(rate / 1e9)} GB/s` : `${figures(rate)} /s`
 }
-const times: Cell = ({ rounds }) =>
-  `${figures(median(rounds.map(({ p50 }) => p50)))} / ${figures(median(rounds.map(({ p99 }) => p99)))}`
+/** A median and its bounds. */
+function spread(values: readonly number[]): string {
+  const { median: middle, low, high } = estimate(values)
+  return `${figures(middle)} (${figures(low)}–${figures(high)})`
+}
+const timesOf =
+  (percentile: 'p50' | 'p99'): Cell =>
+  ({ rounds }) =>
+    spread(rounds.map((sample) => sample[percentile]))
 const processor: Cell = ({ rounds }) =>
-  `${figures(median(rounds.map(({ cpu }) => cpu)))} (${figures(median(rounds.map(({ softirq }) => softirq)), 2)})`
-const sentAgain: Cell = ({ rounds }) => figures(median(rounds.map(({ retransmits }) => retransmits)))
+  `${spread(rounds.map(({ cpu }) => cpu))}, ${figures(median(rounds.map(({ softirq }) => softirq)), 2)}`
+const sentAgain: Cell = ({ rounds }) => spread(rounds.map(({ retransmits }) => retransmits))
 
 export const label = ({ machine, quick, rounds, roundMs, minutes }: Results): string =>
   `${machine.cpu}, ${machine.cpus} CPUs, ${Math.round(machine.memoryMb / 1024)} GB, Linux ${machine.kernel}, Node ${machine.node}; ` +
@@ -86,18 +93,16 @@ export function sections(results: Results): Record<string, string> {
   for (const route of routes) {
     all[`${route}-ratios`] = crossTable(results, route, rates)
     all[`${route}-absolute`] = crossTable(results, route, absolute)
-    all[`${route}-times`] = crossTable(results, route, times, /^(ping|open)/)
+    all[`${route}-p50`] = crossTable(results, route, timesOf('p50'), /^(ping|open)/)
+    all[`${route}-p99`] = crossTable(results, route, timesOf('p99'), /^(ping|open)/)
     all[`${route}-processor`] = crossTable(results, route, processor, bulk)
     all[`${route}-retransmits`] = crossTable(results, route, sentAgain, bulk)
   }
   all['start-up'] = table(
-    ['', 'ms until it can be used'],
+    ['', 'ms until it can be used', 'the first time on a host'],
     startUp
       .filter(({ ms }) => ms.length > 0)
-      .map(({ side, ms }) => {
-        const { median: middle, low, high } = estimate(ms)
-        return [side, `${figures(middle)} (${figures(low)}–${figures(high)})`]
-      }),
+      .map(({ side, first, ms }) => [side, spread(ms), figures(first)]),
   )
   all['memory'] = table(
     [
@@ -113,8 +118,8 @@ export function sections(results: Results): Record<string, string> {
       figures(connections),
       figures(succeeded),
       figures(beforeKb / 1024),
-      hundredths((afterKb - beforeKb) / connections),
-      hundredths(slabKb / connections),
+      hundredths((afterKb - beforeKb) / succeeded),
+      hundredths(slabKb / succeeded),
     ]),
   )
   all['sides'] = table(
@@ -157,11 +162,15 @@ Rates on this machine.
 
 ${part[`${route}-absolute`]}
 
-Microseconds of an exchange, or from connect to the first byte: p50 / p99.
+Microseconds of an exchange, or from connect to the first byte: p50 of a round.
 
-${part[`${route}-times`]}
+${part[`${route}-p50`]}
 
-Seconds of CPU for a gigabyte (the part that the kernel counts as softirq).
+And p99.
+
+${part[`${route}-p99`]}
+
+Seconds of CPU of the whole machine for a gigabyte, and what of it the kernel counts as softirq.
 
 ${part[`${route}-processor`]}
 

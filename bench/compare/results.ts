@@ -54,7 +54,11 @@ export interface Results {
   readonly sides: readonly SideResult[]
   readonly traffic: readonly Traffic[]
   /** Milliseconds until it can be used. */
-  readonly startUp: readonly { readonly side: string; readonly ms: readonly number[] }[]
+  readonly startUp: readonly {
+    readonly side: string
+    readonly first: number
+    readonly ms: readonly number[]
+  }[]
   readonly held: readonly Held[]
   /** What time did not suffice for, and what failed by itself. */
   readonly notes: readonly string[]

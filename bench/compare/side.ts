@@ -26,8 +26,19 @@ export interface Side {
   readonly descriptors?: number
   /** Given to the traffic (ends.c): asks the upstream by itself. */
   readonly asks?: 'socks' | 'http'
+  /** Throws where it does not work as its name says: once, before anything is measured. */
+  readonly check?: (ready: Ready) => Promise<void>
   /** Words that run the traffic. */
   readonly wrap?: (stack: AsyncDisposableStack) => readonly string[]
+}
+
+/** A side in a world of its own, ready. */
+export interface Ready {
+  readonly side: Side
+  readonly world: World
+  readonly wrap: readonly string[]
+  /** Of the proxy, where there is one. */
+  readonly pid?: number
 }
 
 /** Where redirected connections arrive. */
@@ -101,6 +112,6 @@ export async function nftablesTproxy(world: World): Promise<void> {
 export async function iptablesTproxy(world: World): Promise<void> {
   const match = '-p tcp -d 203.0.113.0/24'
   await world.client.sh(`PATH=$PATH:/usr/sbin; ${routeMarked}
-    iptables -t mangle -A OUTPUT ${match} -m owner ! --gid-owner ${group} -j MARK --set-mark 1
-    iptables -t mangle -A PREROUTING -m mark --mark 1 ${match} -j TPROXY --on-ip 127.0.0.1 --on-port ${proxyPort}`)
+    iptables-legacy -t mangle -A OUTPUT ${match} -m owner ! --gid-owner ${group} -j MARK --set-mark 1
+    iptables-legacy -t mangle -A PREROUTING -m mark --mark 1 ${match} -j TPROXY --on-ip 127.0.0.1 --on-port ${proxyPort}`)
 }

@@ -35,8 +35,11 @@ export const workloads: readonly Workload[] = [
 
 const few = ['up', 'down', 'ping 64 B', 'open', 'open × 16']
 
-/** Of a route. What no proxy carries can differ in what its packets cost only; quickly, so do the upstreams. */
+/** One of each kind. */
+export const warming = workloads.filter(({ title }) => few.slice(0, 4).includes(title))
+
+/** Of a route. What no proxy carries can differ in what its packets cost only; quickly, so do all. */
 export const usual = (route: Route, quick: boolean): readonly Workload[] => {
-  if (route === 'origin') return workloads
-  return workloads.filter(({ title, oneCpu }) => (route === 'alone' || quick ? few.includes(title) : !oneCpu))
+  if (quick || route === 'alone') return workloads.filter(({ title }) => few.includes(title))
+  return route === 'origin' ? workloads : workloads.filter(({ oneCpu }) => !oneCpu)
 }

@@ -1,7 +1,7 @@
 import type { Side } from '../compare/side.ts'
 import { haproxy } from './haproxy.ts'
 import { mitmproxy } from './mitmproxy.ts'
-import { none } from './none.ts'
+import { again, none } from './none.ts'
 import { proxychains } from './proxychains.ts'
 import { redsocks } from './redsocks.ts'
 import { relays } from './relay.ts'
@@ -18,4 +18,5 @@ export const sides: readonly Side[] = [
   ...redsocks,
   ...mitmproxy,
   ...proxychains,
+  ...again,
 ]

@@ -1,6 +1,7 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { proxyPort, redirect, type Side, startPeer } from '../compare/side.ts'
+
+/** Keeps its certificates, which it makes the first time. */
+const directory = new URL('../compare/dist/mitmproxy', import.meta.url).pathname
 
 export const mitmproxy: readonly Side[] = [
   {
@@ -10,11 +11,10 @@ export const mitmproxy: readonly Side[] = [
     setup:
       '`mitmdump --mode transparent --ignore-hosts .*`: it hands the bytes on without looking at or keeping them; nftables REDIRECT',
     steer: redirect,
-    start(world, stack) {
-      const directory = mkdtempSync(`${tmpdir()}/bench-`)
-      stack.defer(() => rmSync(directory, { recursive: true }))
-      const words = ['mitmdump', '-q', '--mode', 'transparent', '--listen-port', `${proxyPort}`]
-      return startPeer(world, [...words, '--ignore-hosts', '.*', '--set', `confdir=${directory}`])
-    },
+    start: (world) =>
+      startPeer(world, [
+        ...['mitmdump', '-q', '--mode', 'transparent', '--listen-port', `${proxyPort}`],
+        ...['--ignore-hosts', '.*', '--set', `confdir=${directory}`],
+      ]),
   },
 ]

@@ -2,14 +2,19 @@
 import type { Side } from '../compare/side.ts'
 
 const setup = 'no proxy in between'
-const again = 'a second one like it: what it differs by is noise'
 
 export const none: readonly Side[] = [
   // Of the two ends.
   { name: 'no proxy', route: 'origin', setup, descriptors: 1 },
-  { name: 'no proxy, again', route: 'origin', setup: again },
   { name: 'by itself', route: 'socks', asks: 'socks', setup: 'the program speaks SOCKS5 by itself' },
   { name: 'by itself', route: 'http', asks: 'http', setup: 'the program speaks CONNECT by itself' },
   { name: 'no proxy', route: 'alone', setup },
-  { name: 'no proxy, again', route: 'alone', setup: again },
 ]
+
+/** To be the last of their routes, as far from the first as a peer may be. */
+export const again: readonly Side[] = none.map(({ name, route, asks }) => ({
+  name: `${name}, again`,
+  route,
+  setup: 'a second one like the first: what it differs by is noise',
+  ...(asks && { asks }),
+}))

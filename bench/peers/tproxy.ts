@@ -1,6 +1,21 @@
 import { enclosed, type Program } from '../../test/rig/host.ts'
 import { tproxyRun, type World } from '../../test/rig/world.ts'
-import { file, pinned, type Route, type Side, upstream } from '../compare/side.ts'
+import { traffic } from '../compare/measure.ts'
+import { file, pinned, type Ready, type Route, type Side, upstream } from '../compare/side.ts'
+
+/** Throws unless connections are carried so. */
+async function checkCarried(ready: Ready, expected: 'splice' | 'relay'): Promise<void> {
+  const { world, pid } = ready
+  await using program = world.client.spawn('taskset', traffic(ready, aWhile, 10_000))
+  let found: Record<string, number> = {}
+  // It is relayed for its first milliseconds.
+  for (let attempt = 0; attempt < 5 && found[expected] !== 1; attempt++) {
+    const { stdout } = await world.run(['status', '--json', '--pid', `${pid}`], { input: '' }).exited
+    found = JSON.parse(stdout).carried
+  }
+  if (found[expected] !== 1 || program.child.exitCode !== null)
+    throw new Error(`not carried by ${expected}: ${JSON.stringify(found)} ${program.stderr}`)
+}
 
 async function start(world: World, args: readonly string[]): Promise<Program> {
   const words = [...pinned, ...enclosed, ...tproxyRun, '-i', 'wan0', '--json', '-q', ...args]
@@ -13,6 +28,7 @@ async function start(world: World, args: readonly string[]): Promise<Program> {
   return program
 }
 
+const aWhile = { title: 'ping', kind: 'ping', connections: 1, size: 64 } as const
 const carriers = {
   splice: [],
   relay: ['--carry', 'relay'],
@@ -33,6 +49,7 @@ export const tproxy: readonly Side[] = [
         route: route as Route,
         setup: `\`${['tproxy-run', '-q', '-i', 'wan0', ...args].join(' ')}\``,
         start: (world) => start(world, args),
+        check: (ready) => checkCarried(ready, carrier === 'splice' ? 'splice' : 'relay'),
         // Silent, a spliced one has only the socket that keeps its port.
         ...(carrier !== 'relay, fastpath' && { descriptors: carrier === 'splice' ? 1 : 2 }),
       }

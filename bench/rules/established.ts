@@ -36,7 +36,9 @@ async function nanoseconds(work: () => Promise<void>): Promise<Map<string, numbe
 
 execFileSync('taskset', ['-pc', '0', `${process.pid}`])
 const wasOn = readFileSync(switchPath, 'utf8')
-using _off = { [Symbol.dispose]: () => writeFileSync(switchPath, wasOn) }
+// Of the whole machine: it is as before however we end.
+process.once('exit', () => writeFileSync(switchPath, wasOn))
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 writeFileSync(switchPath, '1')
 
 const rows = []

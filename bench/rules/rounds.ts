@@ -1,7 +1,8 @@
+import { type Estimate, estimate } from '../compare/statistics.ts'
 import { compiled, median } from './report.ts'
 import type { Side } from './sides.ts'
 
-const rounds = 16
+const rounds = 10
 const roundMs = 30
 
 /** Of one packet, exchange or connection. */
@@ -9,12 +10,12 @@ export interface Costs {
   /** Without a filter. */
   readonly none: number
   /** What each other side adds to that. */
-  readonly added: Readonly<Record<string, number>>
+  readonly added: Readonly<Record<string, Estimate>>
 }
 
 /**
- * Traffic (see traffic.c) of all sides in turn. The medians of differences to no filter in the same round: what else the
- * machine does changes over seconds.
+ * Traffic (see traffic.c) of all sides in turn, back and forth. The medians of differences to no filter in the same round: what
+ * else the machine does changes over seconds.
  */
 export async function alternate(sides: readonly Side[], args: readonly string[], input = ''): Promise<Costs> {
   const program = compiled('traffic.c')
@@ -32,7 +33,7 @@ export async function alternate(sides: readonly Side[], args: readonly string[],
   for (const { lines } of runs) await lines(1)
   // The first round finds cold caches and is not counted.
   for (let round = 0; round <= rounds; round++)
-    for (const { traffic, lines } of runs) {
+    for (const { traffic, lines } of round % 2 === 0 ? runs : runs.toReversed()) {
       traffic.child.stdin?.write('\n')
       await lines(round + 2)
     }
@@ -46,7 +47,7 @@ export async function alternate(sides: readonly Side[], args: readonly string[],
     added: Object.fromEntries(
       measured
         .filter(({ name }) => name !== 'none')
-        .map(({ name, ns }) => [name, Math.round(median(ns.map((it, round) => it - (none[round] ?? 0))))]),
+        .map(({ name, ns }) => [name, estimate(ns.map((it, round) => it - (none[round] ?? 0)))]),
     ),
   }
 }

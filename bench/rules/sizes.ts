@@ -3,6 +3,16 @@ import { printTable, writeResults } from './report.ts'
 import { alternate, type Costs } from './rounds.ts'
 import { makeSides } from './sides.ts'
 
+/** Each under its name, and its bounds under two more. */
+const flat = (added: Costs['added']): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(added).flatMap(([side, { median, low, high }]) => [
+      [side, Math.round(median)],
+      [`${side} low`, Math.round(low)],
+      [`${side} high`, Math.round(high)],
+    ]),
+  )
+
 /** Measures kinds of traffic with lists of all sizes; a kind gives the arguments and input of traffic.c. */
 export async function measureSizes(
   part: string,
@@ -20,10 +30,16 @@ export async function measureSizes(
   for (const kind of Object.keys(kinds))
     printTable(
       `${kind}: ns without a filter, and what each adds`,
-      rows.filter((row) => row.kind === kind).map(({ rules, none, added }) => ({ rules, none, ...added })),
+      rows
+        .filter((row) => row.kind === kind)
+        .map(({ rules, none, added }) => ({
+          rules,
+          none,
+          ...Object.fromEntries(Object.entries(added).map(([side, { median }]) => [side, median])),
+        })),
     )
   writeResults(
     part,
-    rows.map(({ kind, rules, none, added }) => ({ kind, rules, none, ...added })),
+    rows.map(({ kind, rules, none, added }) => ({ kind, rules, none, ...flat(added) })),
   )
 }
