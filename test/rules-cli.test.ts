@@ -279,6 +279,7 @@ describe('reloading', () => {
     expect(transfer.child.exitCode).toBeNull()
     await world.client.sh('touch /run/go')
     expect((await transfer.exited).stdout.trim()).toBe('40000000')
+    await world.client.sh('rm /run/go')
   })
 
   test('says what only a restart puts in force', async () => {

@@ -101,7 +101,7 @@ async function rules(invocation: Extract<Invocation, { form: 'rules' }>): Promis
 }
 
 async function intercept(invocation: CommandForm | InterfaceForm): Promise<Ending> {
-  leavePipesBlocking()
+  await using _written = leavePipesBlocking()
   const ignored = ignoreAsCaller()
   const report = makeReport(invocation)
   try {

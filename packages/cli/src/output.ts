@@ -39,11 +39,8 @@ export class Output {
 
   /** Resolves when all is written; nothing may be written afterwards. */
   end(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
     this.#noteLost()
-    if (this.#stream.destroyed) resolve()
-    this.#stream.once('close', resolve).end(resolve)
-    return promise
+    return end(this.#stream)
   }
 
   #noteLost(): void {
@@ -71,16 +68,32 @@ function toDescriptor(fd: number): Writable {
   return stream.on('error', () => {})
 }
 
+/** Resolves when all is written, or nobody is there to read it. */
+function end(stream: Writable): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  if (stream.destroyed) resolve()
+  stream.once('close', resolve).end(resolve)
+  return promise
+}
+
 /**
  * Has process.stdout and process.stderr leave pipes as they are. Node's own make them non-blocking for the command, too, as soon as
- * anybody asks for them: a plugin that logs, and each pipe() of a stream, which compares with both.
+ * anybody asks for them: a plugin that logs, and each pipe() of a stream, which compares with both. Disposing of it waits until
+ * all is written.
  */
-export function leavePipesBlocking(): void {
+export function leavePipesBlocking(): AsyncDisposable {
+  const streams: Writable[] = []
   for (const [name, fd] of [['stdout', 1] as const, ['stderr', 2] as const]) {
     const kind = fstatSync(fd)
     if (!kind.isFIFO() && !kind.isSocket()) continue
     const stream = Object.assign(toDescriptor(fd), { fd })
     Object.defineProperty(process, name, { configurable: true, enumerable: true, get: () => stream })
+    streams.push(stream)
+  }
+  return {
+    async [Symbol.asyncDispose]() {
+      await Promise.all(streams.map(end))
+    },
   }
 }
 
