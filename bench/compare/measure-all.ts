@@ -74,8 +74,7 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
       note(`${route}, ${side.name} does not start: ${why}`, side),
     )
     if (ready.length === 0) continue
-    say(`${minutes().toFixed(1)} min: ${route}, warming up`)
-    await warmUp(ready, warming, plan.roundMs)
+    if (!plan.quick) await warmUp(ready, warming, plan.roundMs)
     for (const workload of plan.workloads ?? usual(route, plan.quick)) {
       if (minutes() > plan.minutes) {
         note(`${route}, ${workload.title}: not measured, ${plan.minutes} minutes were over`)
@@ -96,7 +95,7 @@ export async function measureAll(plan: Plan, save: (results: Results) => void): 
     const chosen = present.filter(({ route }) => route === 'origin')
     const idle = await prepareAll(stack, chosen, failed)
     say(`start-up of ${idle.length} sides`)
-    startUps = await startUp(idle, plan.rounds, failed)
+    startUps = await startUp(idle, plan.quick ? 1 : plan.rounds, failed)
     const limit = Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
     const most = idle.flatMap((it) => {
       const { descriptors } = it.side

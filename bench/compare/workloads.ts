@@ -40,6 +40,7 @@ export const warming = workloads.filter(({ title }) => few.slice(0, 4).includes(
 
 /** Of a route. What no proxy carries can differ in what its packets cost only; quickly, so do all. */
 export const usual = (route: Route, quick: boolean): readonly Workload[] => {
-  if (quick || route === 'alone') return workloads.filter(({ title }) => few.includes(title))
+  if (quick) return warming
+  if (route === 'alone') return workloads.filter(({ title }) => few.includes(title))
   return route === 'origin' ? workloads : workloads.filter(({ oneCpu }) => !oneCpu)
 }
