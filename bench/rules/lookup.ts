@@ -112,7 +112,7 @@ const run = (name: keyof typeof programs, rounds: number) =>
   runProgram('run', programs[name], frame, { repeat: flows * rounds }).nanoseconds
 
 /** Of all three alike. */
-const turns = 12
+const turns = 8
 
 /** The least of many, the programs in turn: what else runs here only adds. */
 function measure(): Record<keyof typeof programs, number> {

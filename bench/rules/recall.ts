@@ -16,7 +16,7 @@ import { compiled, printTable, writeResults } from './report.ts'
 execFileSync('taskset', ['-pc', '1', `${process.pid}`])
 
 const destinations = 8192
-const turns = 12
+const turns = 8
 
 const loaded = withLibbpfLog(() => {
   const opened = bpf.open('open', compiled('recall.bpf.c'), null)
