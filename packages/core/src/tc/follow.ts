@@ -17,9 +17,11 @@ export function follow(options: {
   warn: (message: string) => void
 }): Disposable {
   let timer: NodeJS.Timeout | undefined
+  // One after the other, or what is claimed last may be what was seen first.
+  let last: Promise<void> = Promise.resolve()
   let closed = false
   const update = async () => {
-    timer = undefined
+    if (closed) return
     const warn = (error: unknown) =>
       options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
     try {
@@ -37,7 +39,10 @@ export function follow(options: {
   }
   const watch = watchNetwork(() => {
     if (closed) return
-    timer ??= setTimeout(() => void update(), settleMs)
+    timer ??= setTimeout(() => {
+      timer = undefined
+      last = last.then(update)
+    }, settleMs)
   })
   return {
     [Symbol.dispose]: () => {

@@ -97,7 +97,10 @@ function claim(
   names: readonly string[],
 ): Promise<{ name: string; pid: number }[]> {
   return locked((directory) => {
-    const others = records(directory).filter((each) => each.number !== number && lives(each.record))
+    const all = records(directory)
+    // It has left meanwhile.
+    if (!all.some((each) => each.number === number && each.record.pid === record.pid)) return []
+    const others = all.filter((each) => each.number !== number && lives(each.record))
     const taken = others.flatMap(({ record: { pid, interfaces } }) =>
       interfaces.filter((name) => names.includes(name)).map((name) => ({ name, pid })),
     )
