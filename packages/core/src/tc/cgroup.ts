@@ -139,9 +139,10 @@ function killCgroup(path: string): void {
 
 /** Kills what is in a cgroup of ours and removes it; false while processes are still about to end. Follows no links. */
 function removeCgroup(path: string): boolean {
-  if (!/\/tproxy-\d+(-\d+)?$/.test(path) || !isCgroup(path) || realpathSync(path) !== path) return true
-  killCgroup(path)
+  if (!/\/tproxy-\d+(-\d+)?$/.test(path) || !isCgroup(path)) return true
   try {
+    if (realpathSync(path) !== path) return true
+    killCgroup(path)
     for (const entry of readdirSync(path, { withFileTypes: true }))
       if (entry.isDirectory()) removeTree(`${path}/${entry.name}`)
     rmdirSync(path)
