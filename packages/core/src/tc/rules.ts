@@ -55,8 +55,8 @@ export class KernelRules implements Rules, Disposable {
   #gone: readonly (string | undefined)[] = []
   #watchers: FSWatcher[] = []
   #timer: NodeJS.Timeout | undefined
-  /** How long the last look for cgroups took. */
-  #lookMs = 0
+  /** Until when not to look for cgroups again, on the clock of `performance`. */
+  #restUntil = 0
 
   constructor(options: Options) {
     this.#options = options
@@ -214,9 +214,10 @@ export class KernelRules implements Rules, Disposable {
         // What is made between would be missed.
         this.#watchCgroups()
         this.refresh()
-        this.#lookMs = performance.now() - began
+        const ended = performance.now()
+        this.#restUntil = ended + (ended - began) * restPerWork
       },
-      Math.max(settleMs, this.#lookMs * restPerWork),
+      Math.max(settleMs, this.#restUntil - performance.now()),
     )
   }
 
