@@ -38,7 +38,7 @@ export default defineConfig({
           name: 'kernel',
           include: ['test/*.test.ts'],
           exclude: alone,
-          maxWorkers: 3,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },

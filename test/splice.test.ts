@@ -231,6 +231,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await using proxy = await proxied()
     const { stdout, stderr } = await world.client.run('python3', ['-c', late, origin, '9'])
     expect({ stdout, stderr }).toEqual({ stdout: `${digestOf('hello')} 5\n`, stderr: '' })
+    await proxy.until((program) => ends(program).length > 0, 'the end')
     expect(ends(proxy)).toMatchObject([{ how: 'closed', carried: 'splice' }])
     await expectEnd(proxy)
   })

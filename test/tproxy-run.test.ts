@@ -313,6 +313,26 @@ describe('what cannot be done is told in one line, and nothing has changed', () 
     )
   })
 
+  test('a plugin that throws while the command is on its way into its cgroup', async () => {
+    const just = `${directory}/just.mjs`
+    writeFileSync(
+      just,
+      `import childProcess from 'node:child_process'
+import { syncBuiltinESMExports } from 'node:module'
+const { spawn } = childProcess
+childProcess.spawn = (file, args, options) => {
+  if (!args.includes('60')) return spawn(file, args, options)
+  queueMicrotask(() => { throw new Error('just now') })
+  return spawn('/bin/sh', ['-c', 'sleep 0.2; exec "$@"', 'sh', file, ...args], options)
+}
+syncBuiltinESMExports()
+export default () => () => {}\n`,
+    )
+    await unchanged(() =>
+      expectRefusal(run(['-p', just, '--', 'sleep', '60']), /just now \(at .*just\.mjs:6/),
+    )
+  })
+
   test('no privileges', async () => {
     const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
     await unchanged(() =>

@@ -66,7 +66,13 @@ export async function runCommand(
   onSignal = (signal) => {
     if (!isFromTerminal(signal)) running.kill(signal)
   }
-  const ending = await Promise.race([running.ended, fatal])
+  let ending: Ending
+  try {
+    ending = await Promise.race([running.ended, fatal])
+  } finally {
+    // On its way into its cgroup, it would find none, and say so.
+    running.kill('SIGKILL')
+  }
   // What the command sent last is still on its way; who asks twice does not want to wait for it.
   onSignal = () => proxy.abort()
   const undone = undo.disposeAsync()
