@@ -81,7 +81,7 @@ total = sum(struct.unpack('!%dH' % (len(words) // 2), words))
 frame = before + struct.pack('!H', ~(total + (total >> 16)) & 0xffff) + behind
 time.sleep(0.02)
 for i in range(3): lo.send(frame)
-time.sleep(0.02)
+time.sleep(0.3)
 s.shutdown(socket.SHUT_WR)
 print(s.makefile().read(), end='')
 `

@@ -6,15 +6,19 @@
 #include "kernel.h"
 #include "maps.h"
 
+/* Read by helpers: for each field that is looked at in place, behind a trusted pointer, the
+ * verifier searches all types of the kernel by name (btf_nested_type_is_trusted() of
+ * kernel/bpf/btf.c), which took it 100 ms. */
+
 /* The pid of a task's thread group in our own pid namespace, or 0 where it is not visible from
  * there. */
 static __always_inline __u32 pid_of(const struct task_struct *task)
 {
-	const struct pid *pid = task->group_leader->thread_pid;
+	const struct pid *pid = BPF_CORE_READ(task, group_leader, thread_pid);
 	const void *numbers = __builtin_preserve_access_index(&pid->numbers);
+	__u32 level = BPF_CORE_READ(pid, level);
 
-	/* Read by a helper: what lies behind a struct cannot be looked at in place. */
-	for (__u32 i = 0; i < LIMIT_PID_LEVELS && i <= pid->level; i++) {
+	for (__u32 i = 0; i < LIMIT_PID_LEVELS && i <= level; i++) {
 		const struct upid *entry = numbers + i * bpf_core_type_size(struct upid);
 		struct pid_namespace *ns = BPF_CORE_READ(entry, ns);
 
@@ -24,10 +28,15 @@ static __always_inline __u32 pid_of(const struct task_struct *task)
 	return 0;
 }
 
+static __always_inline const struct inode *executable_of(const struct task_struct *task)
+{
+	return BPF_CORE_READ(task, mm, exe_file, f_inode);
+}
+
 /* Exempt are the processes in the map and, where it says so, their descendants. */
 static __always_inline __u32 is_exempt(const struct task_struct *task)
 {
-	const struct inode *executable = task->mm->exe_file->f_inode;
+	const struct inode *executable = executable_of(task);
 
 	for (__u32 generation = 0; generation < LIMIT_ANCESTORS; generation++) {
 		__u32 pid = pid_of(task);
@@ -37,14 +46,14 @@ static __always_inline __u32 is_exempt(const struct task_struct *task)
 			if (*exemption & (generation ? EXEMPT_DESCENDANTS : EXEMPT_PROCESS))
 				return 1;
 			if (generation && *exemption & EXEMPT_FORKS &&
-			    task->mm->exe_file->f_inode == executable)
+			    executable_of(task) == executable)
 				return 1;
 		}
 		/* 0: outside our pid namespace, where nobody is exempt; 1: init, the end of every
 		 * line. */
 		if (pid <= 1)
 			return 0;
-		task = task->group_leader->real_parent;
+		task = BPF_CORE_READ(task, group_leader, real_parent);
 	}
 	return 0;
 }

@@ -4,7 +4,6 @@ import {
   drop,
   type Plugin,
   type ProxyOptions,
-  selectInterfaces,
   type TransparentProxy,
 } from '@tproxy/core'
 import type { Ready } from './report.ts'
@@ -36,10 +35,10 @@ export function proxyOptions(settings: Settings, plugins: readonly Plugin[]): Pr
 export function readiness(
   settings: Settings,
   { plugins, cgroup }: { plugins: readonly Plugin[]; cgroup: string | undefined },
-  { adopted, fastpath }: Pick<TransparentProxy, 'adopted' | 'fastpath'>,
+  { interfaces, adopted, fastpath }: Pick<TransparentProxy, 'interfaces' | 'adopted' | 'fastpath'>,
 ): Ready {
   return {
-    interfaces: selectInterfaces(settings.interfaces ?? 'all').map(({ name }) => name),
+    interfaces,
     cgroup,
     plugins: plugins.map(({ name, upstreams = [] }) => ({
       name,

@@ -64,6 +64,11 @@ export class Interception implements AsyncDisposable {
     return this.#transport.rules
   }
 
+  /** Names of the interfaces whose connections are taken now; none for a transport that has none. */
+  get interfaces(): readonly string[] {
+    return this.#transport.interfaces ?? []
+  }
+
   /** Connections that an earlier process left to the kernel, as this one found them; see `keepSpliced`. */
   get adopted(): readonly Adopted[] {
     return this.#transport.adopted ?? []

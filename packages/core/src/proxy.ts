@@ -116,6 +116,11 @@ export class TransparentProxy implements AsyncDisposable {
     return this.#interception.rules
   }
 
+  /** Names of the interfaces whose connections are taken now: they come and go. None for a transport that has none. */
+  get interfaces(): readonly string[] {
+    return this.#interception.interfaces
+  }
+
   /** Connections that an earlier process left to the kernel, as this one found them; see `keepSpliced`. */
   get adopted(): readonly Adopted[] {
     return this.#interception.adopted

@@ -123,6 +123,8 @@ export interface Transport {
    * the connection is then to be relayed.
    */
   splice?(accepted: Accepted, upstream: LazyStream, listener: SpliceListener): Splice | string
+  /** Names of the interfaces whose connections are taken now. */
+  readonly interfaces?: readonly string[]
   /** What earlier processes have left to the kernel, and this one takes care of. */
   readonly adopted?: readonly Adopted[]
   readonly fastpath?: FastpathState

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { chmodSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { reason, TproxyError, type TransparentProxy } from '@tproxy/core'
 import { isSocket, type MetricsAddress } from './address.ts'
@@ -10,8 +9,8 @@ export async function serveMetrics(
   proxy: TransparentProxy,
   address: MetricsAddress,
 ): Promise<AsyncDisposable> {
-  // Only now: it takes a while to load.
-  const { makeMetrics } = await import('./metrics.ts')
+  // Only now: these take a while to load.
+  const [{ createServer }, { makeMetrics }] = await Promise.all([import('node:http'), import('./metrics.ts')])
   const metrics = makeMetrics(proxy)
   const server = createServer(({ method, url }, response) => {
     // Scrapers may be told to send parameters.

@@ -8,7 +8,7 @@ import { instances, recordsDirectory } from './instances.ts'
 import { requireBpfFileSystem } from './keep.ts'
 import { listeningSockets, localAddresses } from './listeners.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
-import { checkClashes, type RoutingOptions, routingOptions } from './routing.ts'
+import { checkClashes, type RoutingOptions, routingOptions, routingRules } from './routing.ts'
 import { ip } from './system.ts'
 import { tryAndRecord } from './trial/known.ts'
 
@@ -60,7 +60,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     fastpath: tryFastpath,
     upstream: findUpstream,
     keep: () => void requireBpfFileSystem(),
-    routing: () => checkClashes(routing),
+    routing: () => checkClashes(routing, routingRules()),
     records: recordsDirectory,
     cgroup: ownCgroup,
     instances,

@@ -31,6 +31,7 @@ import {
   checkClashes,
   planRouting,
   type Routing,
+  routingRules,
   routingStands,
   setUpRouting,
   tearDownRouting,
@@ -125,7 +126,7 @@ async function restore(routing: Routing): Promise<boolean> {
   return locked((directory) => {
     const shared = readShared(directory)
     if (shared === undefined || routingStands(routing)) return false
-    setUpRouting(shared)
+    setUpRouting(shared, routingRules())
     return true
   })
 }
@@ -231,12 +232,13 @@ function shareRouting(directory: string, routing: Routing): void {
     throw new TproxyError('E_CLASH', 'another instance uses another mark, table or priority here', {
       hint: 'give the same to all that run in one network namespace',
     })
-  checkClashes(routing)
+  const rules = routingRules()
+  checkClashes(routing, rules)
   // Remembered first: whoever finds a half done set-up knows what to undo.
   const changes = shared ?? planRouting(routing)
   if (shared === undefined) writeShared(directory, changes)
   try {
-    setUpRouting(changes)
+    setUpRouting(changes, rules)
   } catch (error) {
     if (shared === undefined) {
       tearDownRouting(changes)

@@ -269,6 +269,9 @@ export async function openTransport(
       }),
     ),
     exempt: (address) => exemption.ensure(address),
+    get interfaces() {
+      return devices?.interfaces.map(({ name }) => name) ?? []
+    },
     adopted: splicer?.adopted ?? [],
     fastpath: state,
     memories,

@@ -66,14 +66,22 @@ function isOurs(rule: RuleEntry, { mark, table, priority }: Routing): boolean {
   )
 }
 
+/** Routing rules by family of IP. */
+export type RoutingRules = ReadonlyMap<4 | 6, readonly RuleEntry[]>
+
+/** Those that there are, of all families in use. */
+export function routingRules(): RoutingRules {
+  return new Map(families().map((family) => [family, ipJson<RuleEntry>(`-${family}`, 'rule', 'show')]))
+}
+
 /** Throws `E_CLASH` when somebody else uses our mark, table or priority. */
-export function checkClashes(routing: Routing): void {
+export function checkClashes(routing: Routing, present: RoutingRules): void {
   const { mark, table, priority } = routing
   const clash = (what: string, option: string) => {
     throw new TproxyError('E_CLASH', what, { hint: `choose another with ${option}` })
   }
-  for (const family of families()) {
-    const rules = ipJson<RuleEntry>(`-${family}`, 'rule', 'show').filter((rule) => !isOurs(rule, routing))
+  for (const [family, all] of present) {
+    const rules = all.filter((rule) => !isOurs(rule, routing))
     for (const rule of rules) {
       if (rule.priority === priority)
         clash(`routing rule priority ${priority} (IPv${family}) is in use`, '--priority')
@@ -102,19 +110,16 @@ export function planRouting(routing: Routing): RoutingChanges {
   return { routing, settings: Object.fromEntries(changed) }
 }
 
-/**
- * Sets the rule and the local route for marked packets, and lets lo take them.
- */
-export function setUpRouting({ routing, settings }: RoutingChanges): void {
+/** Sets the rule, where it is not among those present, and the local route for marked packets, and lets lo take them. */
+export function setUpRouting({ routing, settings }: RoutingChanges, present: RoutingRules): void {
   const { mark, table, priority } = routing
-  for (const family of families()) {
-    const present = ipJson<RuleEntry>(`-${family}`, 'rule', 'show').some((rule) => isOurs(rule, routing))
+  for (const [family, rules] of present) {
     const any = family === 4 ? '0.0.0.0/0' : '::/0'
     ip(
       [`-${family}`, '-batch', '-'],
       [
         `route replace local ${any} dev lo table ${table}`,
-        ...(present
+        ...(rules.some((rule) => isOurs(rule, routing))
           ? []
           : [`rule add priority ${priority} fwmark ${hex(mark)}/${hex(steeredMask)} lookup ${table}`]),
         '',
@@ -152,26 +157,17 @@ function stands(family: 4 | 6, routing: Routing): boolean {
 /** Restores what {@link setUpRouting} changed. What is gone already is no error. */
 export function tearDownRouting({ routing, settings }: RoutingChanges): void {
   const { mark, table, priority } = routing
-  for (const family of [4, 6] as const) {
-    const attempt = (...args: string[]) => {
-      try {
-        ip([`-${family}`, ...args])
-      } catch {
-        // Somebody removed it, or IPv6 is off.
-      }
+  for (const family of [4, 6] as const)
+    try {
+      ip(
+        [`-${family}`, '-force', '-batch', '-'],
+        `rule del priority ${priority} fwmark ${hex(mark)}/${hex(steeredMask)} lookup ${table}
+route del local default dev lo table ${table}
+`,
+      )
+    } catch {
+      // Somebody removed one of them, or IPv6 is off.
     }
-    attempt(
-      'rule',
-      'del',
-      'priority',
-      `${priority}`,
-      'fwmark',
-      `${hex(mark)}/${hex(steeredMask)}`,
-      'lookup',
-      `${table}`,
-    )
-    attempt('route', 'del', 'local', 'default', 'dev', 'lo', 'table', `${table}`)
-  }
   for (const [name, before] of Object.entries(settings))
     if (readSystemFile(sysctl(name)) === '1') writeFileSync(sysctl(name), before)
 }
