@@ -89,7 +89,7 @@ describe.each([
 
   test('a packet that is cut short is no way around a drop', async () => {
     const whole = 14 + (udp.ip === 4 ? 20 : 40)
-    // Shorter ones BPF_PROG_RUN refuses: rule-actions.test.ts sends them.
+    // Shorter ones BPF_PROG_RUN refuses: rule-packets.test.ts sends them.
     const cuts = [whole, whole + 3].map((length) => ({ packet: udp, dress: { length } }))
     const flags = { packet: tcp, dress: { length: whole + 13 } }
     const dropped = await ask(['drop udp dport 1'], [...cuts, flags])

@@ -30,6 +30,11 @@ export function sessions(proxy: Program, name?: string): SessionLine[] {
   return all.filter(({ process }) => name === undefined || process?.name === name)
 }
 
+/** All ends so far. */
+export function ends(proxy: Program): Record<string, unknown>[] {
+  return proxy.events.filter(({ event }) => event === 'end')
+}
+
 export function warnings(proxy: Program): string[] {
   return proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => String(message))
 }

@@ -1,0 +1,97 @@
+import type { Socket } from 'node:net'
+import { duplexPair } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { ending } from './testing/ending.ts'
+import { socketPair } from './testing/socket-pair.ts'
+import { Stage } from './testing/stage.ts'
+import type { Upstream } from './upstream.ts'
+import { via } from './verdict.ts'
+
+const destination = { address: '203.0.113.1', port: 443 }
+
+let stage: Stage
+beforeEach(() => {
+  stage = new Stage()
+})
+afterEach(() => stage.close())
+
+test('an upstream that fails gives the client a reset at once, never a direct connection', async () => {
+  let reached = 0
+  const { dial } = await stage.origin(() => reached++)
+  const upstream: Upstream = { name: 'broken', connect: () => Promise.reject(new Error('no way')) }
+  const { transport, nextSession } = await stage.start({ plugins: [() => via(upstream)] }, dial)
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  const session = await (await pending).ended
+  expect(session.end).toMatchObject({ how: 'failed', error: { message: 'no way' } })
+  expect(session.upstream).toBe('broken')
+  expect(reached).toBe(0)
+})
+
+test('an upstream that hangs is given up at the deadline, and what it opens later is closed', async () => {
+  const late = Promise.withResolvers<Socket>()
+  const upstream: Upstream = { name: 'slow', connect: () => late.promise }
+  const { transport, nextSession } = await stage.start({
+    plugins: [() => via(upstream)],
+    timeouts: { connectMs: 80, drainMs: 0 },
+  })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  expect((await (await pending).ended).end?.error?.message).toBe('connect to slow: no answer within 80 ms')
+  const accepted = Promise.withResolvers<string>()
+  const { dial } = await stage.origin((socket) => void ending(socket).then(accepted.resolve))
+  late.resolve(await dial())
+  expect(await accepted.promise).toBe('ECONNRESET')
+})
+
+test('an upstream may be any stream, not only a socket', async () => {
+  const upstream: Upstream = {
+    name: 'memory',
+    async connect() {
+      const [ours, theirs] = duplexPair()
+      theirs.pipe(theirs)
+      return ours
+    },
+  }
+  const { transport } = await stage.start({ plugins: [() => via(upstream)] })
+  const client = await transport.connect({ destination })
+  client.end('looped')
+  expect(await text(client)).toBe('looped')
+})
+
+test('an upstream that breaks off before it is known to be exempt costs its own connection', async () => {
+  const [near, far] = await socketPair()
+  const { transport, nextSession } = await stage.start({
+    plugins: [() => via({ name: 'broken', connect: async () => near })],
+  })
+  const exempt = () => {
+    far.resetAndDestroy()
+    return new Promise((resolve) => near.once('close', resolve))
+  }
+  Object.assign(transport, { exempt })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  expect((await (await pending).ended).end).toMatchObject({ how: 'reset', by: 'upstream' })
+})
+
+test('an upstream that ends and breaks off in one breath leaves nothing open', async () => {
+  const upstream: Upstream = {
+    name: 'memory',
+    async connect() {
+      const [ours, theirs] = duplexPair()
+      ours.once('end', () => ours.destroy(new Error('cut')))
+      theirs.resume().once('data', () => theirs.end('all'))
+      return ours
+    },
+  }
+  const { transport, nextSession } = await stage.start({ plugins: [() => via(upstream)] })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  client.on('error', () => {})
+  client.write('tell me')
+  expect((await (await pending).ended).end).toMatchObject({ how: 'reset', by: 'upstream' })
+})
