@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Dial, dial, holdDial, type Target } from './rig/client.ts'
 import { shortConnections } from './rig/crowd.ts'
+import { expectEnd } from './rig/ending.ts'
 import { fixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
 import { endFrom } from './rig/sessions.ts'
@@ -40,11 +41,6 @@ async function joined(proxy: Program, target: Target, options: Dial) {
   const held = await holdDial(world.client, target, options)
   while ((await count(proxy, 'joined')) === before) await sleep(5)
   return held
-}
-
-async function expectEnd(proxy: Program): Promise<void> {
-  expect(await proxy.stop()).toMatchObject({ code: 0, stderr: '' })
-  expect(proxy.events.filter(({ event }) => event === 'uncaught' || event === 'warning')).toEqual([])
 }
 
 /** How many sockets are in the maps of the proxy, by their names. */

@@ -37,9 +37,9 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     })
 
     test('reject refuses a connection at once, as a closed port does', async () => {
-      const started = performance.now()
-      expect(await dial(world.client, [origin, 10])).toMatchObject({ end: 'ECONNREFUSED' })
-      expect(performance.now() - started).toBeLessThan(800)
+      const { end, connectMs } = await dial(world.client, [origin, 10])
+      expect(end).toBe('ECONNREFUSED')
+      expect(connectMs).toBeLessThan(800)
     })
 
     test('reject answers datagrams and echo requests with ICMP port unreachable', async () => {

@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import { holdConnections } from './rig/crowd.ts'
 import { firewall } from './rig/firewall.ts'
 import { fixture } from './rig/fixture.ts'
-import type { Program } from './rig/host.ts'
 import { mapEntries, openFiles, processorMs, residentMb } from './rig/process.ts'
 import { endFrom, sessionFrom, sessions, warnings } from './rig/sessions.ts'
-import { addresses, type ProxyProgramOptions, World } from './rig/world.ts'
+import { withProxy } from './rig/with-proxy.ts'
+import { addresses, World } from './rig/world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -16,21 +16,9 @@ beforeAll(async () => {
 })
 afterAll(() => world?.close())
 
-let proxy: Program
-/** A proxy for each test of a block. Nothing it does may end in an error that nobody handles. */
-function withProxy(options: ProxyProgramOptions): void {
-  beforeEach(async () => {
-    proxy = await world.proxy({ interfaces: ['wan0'], ...options })
-  })
-  afterEach(async () => {
-    expect(await proxy.stop()).toMatchObject({ code: 0 })
-    expect(proxy.events.filter(({ event }) => event === 'uncaught')).toEqual([])
-  })
-}
-
 describe.each([4, 6] as const)('a plugin that fails, over IPv%i', (family) => {
   const { origin } = addresses[family]
-  withProxy({ plugin: 'failing', timeouts: { decisionMs: 1000 } })
+  const proxy = withProxy(() => world, { plugin: 'failing', timeouts: { decisionMs: 1000 } })
 
   test('by an exception, by silence or by nonsense costs its own connection, which is reset', async () => {
     const reached = world.reached.length
@@ -45,11 +33,11 @@ describe.each([4, 6] as const)('a plugin that fails, over IPv%i', (family) => {
     expect(silent?.slowestGapMs).toBeGreaterThan(900)
     expect(performance.now() - start).toBeLessThan(2500)
     for (const { port } of [thrown, silent, nonsense].filter((it) => it !== undefined))
-      expect(await endFrom(proxy, port)).toMatchObject({
+      expect(await endFrom(proxy(), port)).toMatchObject({
         how: 'dropped',
         error: expect.stringContaining('failing'),
       })
-    expect(warnings(proxy)).toEqual(
+    expect(warnings(proxy())).toEqual(
       expect.arrayContaining([
         expect.stringContaining('plugin failing failed: broken on purpose'),
         expect.stringContaining('plugin failing gave no verdict within 1000 ms'),
@@ -74,7 +62,7 @@ describe.each([4, 6] as const)('a plugin that fails, over IPv%i', (family) => {
 
 describe.each([4, 6] as const)('drop, over IPv%i', (family) => {
   const { origin } = addresses[family]
-  withProxy({ plugin: 'dropping' })
+  const proxy = withProxy(() => world, { plugin: 'dropping' })
 
   test('with a reset shows the program a reset, without one an end in order', async () => {
     const before = world.reached.length
@@ -83,48 +71,48 @@ describe.each([4, 6] as const)('drop, over IPv%i', (family) => {
     const inOrder = await dial(world.client, [origin, 26], { send: 'EHLO', shutdown: true, timeout: 3000 })
     expect(inOrder).toMatchObject({ end: 'fin', received: 0 })
     for (const { port } of [withReset, inOrder])
-      expect(await endFrom(proxy, port)).toMatchObject({ how: 'dropped' })
+      expect(await endFrom(proxy(), port)).toMatchObject({ how: 'dropped' })
     expect(world.reached).toHaveLength(before)
   })
 })
 
 describe.each([4, 6] as const)('a destination that does not answer, over IPv%i', (family) => {
   const { origin } = addresses[family]
-  withProxy({ timeouts: { connectMs: 1000 } })
+  const proxy = withProxy(() => world, { timeouts: { connectMs: 1000 } })
 
   test('costs a reset after the deadline, and leaves no file open', async () => {
     await using _ = await firewall(world.internet, 'input', 'tcp dport 4444 drop')
-    const files = openFiles(proxy.pid)
+    const files = openFiles(proxy().pid)
     const result = await dial(world.client, [origin, 4444])
     expect(result.end).toBe('ECONNRESET')
     expect(result.slowestGapMs).toBeGreaterThan(900)
     expect(result.slowestGapMs).toBeLessThan(2000)
     const error = expect.stringContaining('no answer within 1000 ms')
-    expect(await endFrom(proxy, result.port)).toMatchObject({ how: 'failed', error })
-    await expect.poll(() => openFiles(proxy.pid)).toBe(files)
+    expect(await endFrom(proxy(), result.port)).toMatchObject({ how: 'failed', error })
+    await expect.poll(() => openFiles(proxy().pid)).toBe(files)
   })
 
   test('a client that gives up while the proxy connects leaves nothing behind', async () => {
     await using _ = await firewall(world.internet, 'input', 'tcp dport 4444 drop')
-    const files = openFiles(proxy.pid)
+    const files = openFiles(proxy().pid)
     const results = await Promise.all(
       Array.from({ length: 20 }, () => dial(world.client, [origin, 4444], { timeout: 100 })),
     )
     expect(new Set(results.map(({ end }) => end))).toEqual(new Set(['timeout']))
-    expect(sessions(proxy)).toHaveLength(20)
-    await expect.poll(() => openFiles(proxy.pid)).toBe(files)
+    expect(sessions(proxy())).toHaveLength(20)
+    await expect.poll(() => openFiles(proxy().pid)).toBe(files)
   })
 })
 
 describe.each([4, 6] as const)('the listeners, over IPv%i', (family) => {
   const loopback = { 4: ['127.0.0.1', '::ffff:127.0.0.1'], 6: ['::1'] }[family]
   const { client } = addresses[family]
-  withProxy({})
+  const proxy = withProxy(() => world, {})
 
   const listeners = async () => {
     const listening = await world.client.sh(`ss -H${family}ltnp`)
     const own = [...listening.matchAll(/:(\d+) .*pid=(\d+)/g)].filter(
-      ([, , pid]) => Number(pid) === proxy.pid,
+      ([, , pid]) => Number(pid) === proxy().pid,
     )
     return own.map(([, port]) => Number(port))
   }
@@ -132,37 +120,37 @@ describe.each([4, 6] as const)('the listeners, over IPv%i', (family) => {
   test('dialled directly are closed at once, and keep no file open', async () => {
     const ports = await listeners()
     expect(ports.length).toBeGreaterThan(0)
-    const files = openFiles(proxy.pid)
+    const files = openFiles(proxy().pid)
     const targets = ports.flatMap((port) => loopback.map((address) => [address, port] as const))
     const ends = targets.flatMap((target) =>
       Array.from({ length: 25 }, () => dial(world.client, target, { send: 'GET / HTTP/1.0', timeout: 3000 })),
     )
     expect(new Set((await Promise.all(ends)).map(({ end }) => end))).toEqual(new Set(['ECONNRESET']))
-    await expect.poll(() => openFiles(proxy.pid)).toBe(files)
-    expect(sessions(proxy)).toEqual([])
+    await expect.poll(() => openFiles(proxy().pid)).toBe(files)
+    expect(sessions(proxy())).toEqual([])
   })
 
   test('cannot be reached from other hosts', async () => {
     for (const port of await listeners())
       expect((await dial(world.internet, [client, port], { timeout: 2000 })).end).toBe('ECONNREFUSED')
-    expect(sessions(proxy)).toEqual([])
+    expect(sessions(proxy())).toEqual([])
   })
 })
 
 describe.each([4, 6] as const)('a flood of SYNs from raw sockets, over IPv%i', (family) => {
   const { origin } = addresses[family]
-  withProxy({})
+  const proxy = withProxy(() => world, {})
 
   test('costs no file, no connection, and no entry of those that wait to be accepted', async () => {
     // The kernel resets what no socket of its own asked for; without that the half-open connections stay.
     await using _ = await firewall(world.client, 'output', 'tcp flags rst drop')
-    const before = { files: openFiles(proxy.pid), memory: residentMb(proxy.pid) }
+    const before = { files: openFiles(proxy().pid), memory: residentMb(proxy().pid) }
     const { stdout } = await world.client.run(await fixture('flood'), [origin, '22', '10000'])
     expect(stdout).toContain('"sent":10000')
     const halfOpen = Number(await world.client.sh(`ss -H${family}ant state syn-recv | wc -l`))
     // The backlog is full, all of it: who comes now gets a SYN cookie, and is served like anybody else.
     expect(halfOpen).toBeGreaterThanOrEqual(Number(await world.client.sh('cat /proc/sys/net/core/somaxconn')))
-    expect(await mapEntries(world.client, proxy, 'flows')).toBe(0)
+    expect(await mapEntries(world.client, proxy(), 'flows')).toBe(0)
     const results = await Promise.all(
       Array.from({ length: 20 }, () => dial(world.client, [origin, 7], { echo: 5000 })),
     )
@@ -171,10 +159,10 @@ describe.each([4, 6] as const)('a flood of SYNs from raw sockets, over IPv%i', (
       expect(result.connectMs).toBeLessThan(900)
     }
     for (const { port } of results)
-      expect(await sessionFrom(proxy, port)).toMatchObject({ process: { name: 'client' } })
-    expect(sessions(proxy)).toHaveLength(20)
-    await expect.poll(() => openFiles(proxy.pid)).toBe(before.files)
-    expect(residentMb(proxy.pid) - before.memory).toBeLessThan(20)
+      expect(await sessionFrom(proxy(), port)).toMatchObject({ process: { name: 'client' } })
+    expect(sessions(proxy())).toHaveLength(20)
+    await expect.poll(() => openFiles(proxy().pid)).toBe(before.files)
+    expect(residentMb(proxy().pid) - before.memory).toBeLessThan(20)
   })
 })
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Result } from './rig/host.ts'
 import { danted, microsocks, squid, tinyproxy } from './rig/servers.ts'
+import { run } from './rig/tproxy-run.ts'
 import { addresses, World } from './rig/world.ts'
 
 const login = { user: 'rig', password: 'S3cret-of-the-rig' }
@@ -87,11 +88,6 @@ beforeAll(async () => {
 })
 afterAll(() => stack.disposeAsync())
 
-async function run(args: readonly string[]): Promise<Result> {
-  await using program = world.run(args, { input: '' })
-  return await program.exited
-}
-
 /** The JSON lines that tproxy-run wrote of sessions that ended. */
 function ended({ stderr }: Result): {
   id: number
@@ -121,7 +117,7 @@ describe.each(kinds)('through $name', ({ plugin }) => {
     async (family) => {
       const before = world.reached.length
       const curls = urls.map((url) => `curl -sSk -m 10 ${url}/page`).join('; ')
-      const result = await run(['--json', '-p', plugin(hosts[family]), '--', 'sh', '-c', curls])
+      const result = await run(world, ['--json', '-p', plugin(hosts[family]), '--', 'sh', '-c', curls])
       expect(result.stdout).toMatch(/^(GET \/page from [0-9a-f:.]+\n){4}$/)
       for (const client of clients) expect(result.stdout).not.toContain(`${client}\n`)
       // curl does not read the last TLS records before it closes, which makes its kernel reset the connection.
@@ -150,7 +146,7 @@ describe.each(kinds)('through $name', ({ plugin }) => {
       (url) =>
         `curl -sSk -m 20 -T ${file} ${url}/up; curl -sSk -m 20 ${url}/bytes/${size} | sha256sum | cut -d' ' -f1`,
     )
-    const result = await run(['-p', plugin(hosts.IPv4), '--', 'sh', '-c', transfers.join('; ')])
+    const result = await run(world, ['-p', plugin(hosts.IPv4), '--', 'sh', '-c', transfers.join('; ')])
     expect(result.stderr).toBe('')
     expect(result.stdout).toBe(`${sum}\n${xs}\n`.repeat(2))
   })
@@ -159,7 +155,14 @@ describe.each(kinds)('through $name', ({ plugin }) => {
 test('SOCKS4 and 4a reach IPv4 destinations through dante', async () => {
   for (const scheme of ['socks4', 'socks4a']) {
     const before = world.reached.length
-    const result = await run(['-p', `socks=${scheme}://${v4}:1082`, '--', 'curl', '-sS', `${urls[0]}/four`])
+    const result = await run(world, [
+      '-p',
+      `socks=${scheme}://${v4}:1082`,
+      '--',
+      'curl',
+      '-sS',
+      `${urls[0]}/four`,
+    ])
     expect(result).toMatchObject({ code: 0, stderr: '', stdout: expect.stringContaining('GET /four') })
     expectNoLeak(before)
   }
@@ -177,7 +180,7 @@ describe.each([
     // tinyproxy answers a plain request with a page that says 401, which reaches the client like any page.
     const asked = name === 'HTTP' ? [urls[1], urls[3]] : [urls[0], urls[3]]
     const results = await Promise.all(
-      asked.map((url) => run([flag, '-p', plugin, '--', ...onStdout, ...curl, `${url}/`])),
+      asked.map((url) => run(world, [flag, '-p', plugin, '--', ...onStdout, ...curl, `${url}/`])),
     )
     for (const { code, stdout, stderr } of results) {
       expect(stdout).toMatch(wasReset)
@@ -205,7 +208,7 @@ describe.each([
       const results = await Promise.all(
         // A plain request to a proxy that keeps silent waits as long as its client does: the origin may be slow.
         (kind === 'http=http' && port === 4003 ? [urls[3]] : [urls[0], urls[3]]).map((url) =>
-          run([
+          run(world, [
             ...['--json', '--connect-timeout', '1s', '-p', `${kind}://${v4}:${port}`, '--'],
             ...onStdout,
             ...curl,
