@@ -116,6 +116,19 @@ interface Libbpf {
   deleteElement: (fd: number, key: Buffer) => number
   /** The key behind one, or the first; 0, or -errno. */
   nextKey: (fd: number, key: Buffer | null, next: Buffer) => number
+  /** Of an array: as many as `count` says, behind a key or from the first on. */
+  lookupBatch: Call<
+    [
+      fd: number,
+      behind: Buffer | null,
+      last: Buffer,
+      keys: Buffer,
+      values: Buffer,
+      count: Buffer,
+      options: null,
+    ]
+  >
+  updateBatch: Call<[fd: number, keys: Buffer, values: Buffer, count: Buffer, options: null]>
   /** Of any kind; the fd is the map. */
   createMap: Call<
     [type: number, name: string, keySize: number, valueSize: number, entries: number, options: null]
@@ -164,6 +177,12 @@ export const bpf: Libbpf = {
   ) as Libbpf['takeElement'],
   deleteElement: bind(libbpf, 'int bpf_map_delete_elem(int, const void *)') as Libbpf['deleteElement'],
   nextKey: bind(libbpf, 'int bpf_map_get_next_key(int, const void *, _Out_ void *)') as Libbpf['nextKey'],
+  lookupBatch: bpfInt(
+    'int bpf_map_lookup_batch(int, const void *, _Out_ void *, _Out_ void *, _Out_ void *, _Inout_ uint32_t *, const void *)',
+  ),
+  updateBatch: bpfInt(
+    'int bpf_map_update_batch(int, const void *, const void *, _Inout_ uint32_t *, const void *)',
+  ),
   createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
   ringBufferFd: bind(libbpf, 'int ring_buffer__epoll_fd(void *)') as Libbpf['ringBufferFd'],

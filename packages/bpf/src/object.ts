@@ -70,6 +70,22 @@ export class LoadedObject {
     return bpf.lookupElement(this.map(map), key, value) === 0
   }
 
+  /** Values of an array, `size` bytes each, from one index on: by one system call. */
+  range(map: string, first: number, count: number, size: number): Buffer {
+    const [keys, values] = [Buffer.alloc(4 * count), Buffer.alloc(size * count)]
+    // The kernel begins behind a key.
+    const behind = first === 0 ? null : u32(first - 1)
+    bpf.lookupBatch(`read map ${map}`, this.map(map), behind, Buffer.alloc(4), keys, values, u32(count), null)
+    return values
+  }
+
+  /** The other way: puts these there. */
+  putRange(map: string, first: number, count: number, values: Buffer): void {
+    const keys = Buffer.alloc(4 * count)
+    for (let at = 0; at < count; at++) keys.writeUInt32LE(first + at, 4 * at)
+    bpf.updateBatch(`update map ${map}`, this.map(map), keys, values, u32(count), null)
+  }
+
   delete(map: string, key: Buffer): void {
     bpf.deleteElement(this.map(map), key)
   }

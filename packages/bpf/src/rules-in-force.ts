@@ -89,9 +89,8 @@ export class RulesInForce {
   }
 
   #clearCounts(list: RuleList): void {
-    const zero = Buffer.alloc(ruleCountSize * bpf.possibleCpus('count processors'))
-    for (let rule = 0; rule <= list.rules; rule++)
-      this.#object.update('rule_counts', countOf(list, rule), zero)
+    const zeros = Buffer.alloc(batch * ruleCountSize * bpf.possibleCpus('count processors'))
+    for (const { first, count } of batchesOf(list)) this.#object.putRange('rule_counts', first, count, zeros)
   }
 
   /** Calls back with each entry of rules with `log`. Close it to stop. */
@@ -107,17 +106,10 @@ export class RulesInForce {
    * before, whose counts are final.
    */
   counts(list: Pick<RuleList, 'generation' | 'rules'>): { packets: bigint; bytes: bigint }[] {
-    const cpus = bpf.possibleCpus('count processors')
-    const values = Buffer.alloc(ruleCountSize * cpus)
-    return Array.from({ length: list.rules + 1 }, (_, rule) => {
-      bpf.lookupElement(this.#object.map('rule_counts'), countOf(list, rule), values)
-      let [packets, bytes] = [0n, 0n]
-      for (let cpu = 0; cpu < cpus; cpu++) {
-        const count = readRuleCount(values, cpu * ruleCountSize)
-        packets += count.packets
-        bytes += count.bytes
-      }
-      return { packets, bytes }
+    const size = ruleCountSize * bpf.possibleCpus('count processors')
+    return batchesOf(list).flatMap(({ first, count }) => {
+      const values = this.#object.range('rule_counts', first, count, size)
+      return Array.from({ length: count }, (_, at) => sumOf(values, at * size, (at + 1) * size))
     })
   }
 
@@ -172,6 +164,28 @@ export class RulesInForce {
   }
 }
 
-/** Where a rule's packets are counted; see rule_counts.h. */
-const countOf = ({ generation }: Pick<RuleList, 'generation'>, rule: number) =>
-  u32(rule + (generation & 1) * (Limit.rules + 1))
+/** Counts are read and cleared so many at a time: on hosts with hundreds of processors each has kilobytes. */
+const batch = 1024
+
+/** Where the packets of a list's rules, and of its default, are counted; see rule_counts.h. */
+function batchesOf({ generation, rules }: Pick<RuleList, 'generation' | 'rules'>): {
+  first: number
+  count: number
+}[] {
+  const half = (generation & 1) * (Limit.rules + 1)
+  return Array.from({ length: Math.ceil((rules + 1) / batch) }, (_, at) => ({
+    first: half + at * batch,
+    count: Math.min(batch, rules + 1 - at * batch),
+  }))
+}
+
+/** Of one rule, over all processors. */
+function sumOf(values: Buffer, begin: number, end: number): { packets: bigint; bytes: bigint } {
+  let [packets, bytes] = [0n, 0n]
+  for (let at = begin; at < end; at += ruleCountSize) {
+    const count = readRuleCount(values, at)
+    packets += count.packets
+    bytes += count.bytes
+  }
+  return { packets, bytes }
+}
