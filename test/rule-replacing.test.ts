@@ -91,7 +91,9 @@ while True:
   for i in range(20): s.send(b'x')
   time.sleep(.001)`
     const list = (port: number) => [`drop udp dport ${port}`, ...fillers(2000, 1), 'drop udp']
-    const first = async (command: RuleCommand = {}) => (await tellRules(proxy(), command)).counts?.[1]?.[0]
+    const packets = async (rule: number, command: RuleCommand = {}) =>
+      (await tellRules(proxy(), command)).counts?.at(rule)?.[0]
+    const first = (command?: RuleCommand) => packets(1, command)
     const [one, two] = [{ rules: list(9) }, { rules: list(1) }]
     await first(one)
     await using sender = world.client.spawn('/usr/bin/python3', ['-c', flood])
@@ -101,10 +103,12 @@ while True:
       expect(await first(two)).toBe(0)
       await sleep(100)
       expect(await first()).toBe(0)
+      expect(await packets(-1)).toBeGreaterThan(20)
       await first(one)
     }
     await sleep(100)
     expect(await first()).toBeGreaterThan(100)
+    expect(await packets(-1)).toBe(0)
   })
 
   test('a list for which there is no memory leaves the old one in force', async () => {
