@@ -2,7 +2,7 @@ import { inspect } from 'node:util'
 import { TproxyError } from './errors.ts'
 import type { Decisions, ProxyOptions } from './proxy.ts'
 import { nearest } from './rules/nearest.ts'
-import type { InterceptOptions } from './tc/open.ts'
+import type { InterceptOptions } from './tc/intercept-options.ts'
 import type { RoutingOptions } from './tc/routing.ts'
 import { isVerdict } from './verdict.ts'
 

@@ -2,9 +2,7 @@ import { readFileSync } from 'node:fs'
 import {
   Exemption,
   type Fastpath,
-  type Flow,
   Limit,
-  type Owner,
   replyMark,
   type Splicing,
   type Steering,
@@ -12,15 +10,15 @@ import {
 } from '@tproxy/bpf'
 import { asyncScheduler, defer, map, merge, Subject, scheduled } from 'rxjs'
 import { reason, TproxyError } from '../errors.ts'
-import { type FastpathMode, type FastpathState, limits, type Timeouts } from '../options.ts'
-import type { ProcessInfo } from '../process.ts'
-import type { Action, Rule, RuleList } from '../rules/model.ts'
+import { type FastpathState, limits } from '../options.ts'
+import type { RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
 import { keyOf } from './accepted.ts'
 import { Acceptor } from './acceptor.ts'
 import { watchAttached } from './attached.ts'
-import { CgroupPaths, requireCgroup } from './cgroup.ts'
+import { requireCgroup } from './cgroup.ts'
+import { describeFlow, describer } from './describe.ts'
 import { type Device, Devices } from './devices.ts'
 import { Dialler } from './dial.ts'
 import { UpstreamExemption } from './exemption.ts'
@@ -28,52 +26,16 @@ import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
 import { enter } from './instances.ts'
-import { type InterfaceSelection, presentInterfaces, selectInterfaces } from './interfaces.ts'
+import type { InterceptOptions } from './intercept-options.ts'
+import { presentInterfaces, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
 import { KernelMemories } from './memories.ts'
 import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
-import { type RoutingOptions, routingOptions } from './routing.ts'
+import { routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
 import { Splicer } from './splicer.ts'
 import { Tracer } from './trace.ts'
 import { knownProblem } from './trial/known.ts'
-
-/** What to intercept. */
-export interface InterceptOptions {
-  /**
-   * Interfaces that connections leave by. Default: `auto`, those with a default route. At most 64. Those that come later,
-   * or come back, are added within a second.
-   */
-  readonly interfaces?: InterfaceSelection
-  /**
-   * Absolute path of a cgroup v2 directory: only connections of programs in it, and below it, are intercepted. Without it,
-   * those of all local programs are, except this process and its descendants.
-   */
-  readonly cgroup?: string
-  /** With `cgroup`: should this process die, everything in the cgroup is killed before it could connect directly. */
-  readonly failClosed?: boolean
-  /** Asked in order, by the kernel, for each new connection and each packet of another protocol. */
-  readonly rules?: readonly (Rule | string)[]
-  /** What applies where no rule matches. Default: `proxy`, which leaves what is not TCP alone. */
-  readonly defaultAction?: Action
-  readonly timeouts?: Timeouts
-  /**
-   * How decided connections travel: `splice`, in the kernel wherever two connections can be one, or `relay`, in this
-   * process. Default: `splice`.
-   */
-  readonly carry?: 'splice' | 'relay'
-  /**
-   * Spliced connections outlive this process, however it ends, and the next one with this option in this network namespace
-   * takes them over: see `Interception.adopted`. Needs a bpf file system. Default: they end with it, by a reset.
-   */
-  readonly keepSpliced?: boolean
-  /**
-   * Which reads skip the network stack on connections that this process carries to their end. Needs Linux 6.13. A kernel
-   * that does not do it right has it switched off, with a warning. Default: `off`.
-   */
-  readonly fastpath?: FastpathMode
-  readonly routing?: RoutingOptions
-}
 
 /** Of silence, after which the kernel asks whether a peer is still there; it gives up after nine more questions. */
 const keepAliveSeconds = 60
@@ -320,30 +282,5 @@ async function tryFastpath(
     return { fastpath, state: { mode, counts: () => fastpath.counters() } }
   } catch (cause) {
     return { state: { mode: 'off', problem: reason(cause) } }
-  }
-}
-
-/** What is known of a connection besides its ends. */
-function describeFlow(
-  flow: Flow | undefined,
-  describe: (owner: Owner) => ProcessInfo | undefined,
-  rules: KernelRules,
-): Pick<Accepted, 'process' | 'rule' | 'via'> {
-  if (flow === undefined) return {}
-  const process = describe(flow.owner)
-  const via = rules.ruleOf(flow.generation, flow.rule)?.via
-  return {
-    ...(flow.rule !== 0 && { rule: flow.rule }),
-    ...(via !== undefined && { via }),
-    ...(process !== undefined && { process }),
-  }
-}
-
-function describer(): (owner: Owner) => ProcessInfo | undefined {
-  let paths: CgroupPaths | undefined
-  return ({ pid, name, uid, gid, cgroup }) => {
-    if (pid === 0) return undefined
-    paths ??= new CgroupPaths()
-    return { pid, name, uid, gid, cgroup: paths.find(cgroup, pid) }
   }
 }

@@ -2,8 +2,8 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { release, version } from 'node:os'
 import { programsDigest } from '@tproxy/bpf'
 import { z } from 'zod'
-import { root } from '../instances.ts'
 import { writeWhole } from '../records.ts'
+import { root } from '../records-directory.ts'
 import { trySplicing } from './trial.ts'
 
 const path = `${root}/trial.json`
