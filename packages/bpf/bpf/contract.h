@@ -224,7 +224,7 @@ struct ruleset {
 /* A value holds one compiled list, and a row's length more; the smallest that fits is used. */
 enum capacity {
 	CAPACITY_SMALL = 1 << 16,
-	CAPACITY_MEDIUM = 1 << 20,
+	CAPACITY_MEDIUM = 1 << 21,
 	CAPACITY_LARGE = 1 << 23,
 	CAPACITY_HUGE = 1 << 26,
 	CAPACITY_SLACK = 1 << 12, /* so that a row's words need no mask each */

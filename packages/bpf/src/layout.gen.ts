@@ -62,7 +62,7 @@ export const Ref = {
 
 export const Capacity = {
   small: 65536,
-  medium: 1048576,
+  medium: 2097152,
   large: 8388608,
   huge: 67108864,
   slack: 4096,

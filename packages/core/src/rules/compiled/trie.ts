@@ -15,6 +15,9 @@ export interface Bound {
 const spread = 4
 const [leastEntries, mostEntries] = [16, 65_536]
 
+/** Of the root for 128 bits: 16 KB, for which lists of up to some hundred rules need a level less (41 ns became 34 at 16 rules). */
+const leastRootEntries = 4096
+
 /** What shifts 64 bits at all. A bound may lie behind the last key. */
 const mostShift = 63n
 
@@ -54,7 +57,7 @@ export function writeWideTrie(out: Output, intervals: readonly Interval[], of: P
     }
     before = after
   }
-  const { ref, depth } = writeNodes(out, uppers, leastShiftOf(uppers))
+  const { ref, depth } = writeNodes(out, uppers, leastShiftOf(uppers), leastRootEntries)
   return { root: ref, depth, lowerDepth }
 }
 
@@ -72,15 +75,13 @@ export function writeNodes(
   out: Output,
   bounds: readonly Bound[],
   leastShift = 0n,
+  least: number = leastEntries,
 ): { ref: number; depth: number } {
   const [first, second] = bounds
   const last = bounds.at(-1)
   if (first === undefined || last === undefined) throw new RangeError('no bounds')
   if (second === undefined) return { ref: first.ref, depth: 0 }
-  const wanted = Math.min(
-    mostEntries,
-    Math.max(leastEntries, spread * 2 ** Math.ceil(Math.log2(bounds.length))),
-  )
+  const wanted = Math.min(mostEntries, Math.max(least, spread * 2 ** Math.ceil(Math.log2(bounds.length))))
   // From the second bound, where keys begin to differ, to the last: what is outside needs no entries; nor do bits in which
   // none of them differ.
   const differ = bounds.reduce((all, { key }, index) => (index === 0 ? all : all | key), 0n)
