@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Program } from './rig/host.ts'
 import { stateOf } from './rig/state.ts'
-import { World } from './rig/world.ts'
+import { tellRules, World } from './rig/world.ts'
 
 let world: World
 beforeAll(async () => {
@@ -86,6 +86,8 @@ test('an interface that appears is taken by one process only, whichever it is', 
   await addWan2()
   await expect.poll(claimed, { timeout: 10_000 }).toContain('"wan2"')
   await sleep(200)
+  const taken = async () => (await tellRules(first, {})).interfaces
+  expect(await taken()).toEqual(['wan0', 'wan1', 'wan2'])
   await viaWan2(first)
   await expect(world.proxy({ interfaces: ['wan2'] })).rejects.toThrow(
     `process ${first.pid} already intercepts wan2`,
@@ -102,6 +104,7 @@ test('an interface that appears is taken by one process only, whichever it is', 
   await first.until((p) => warnings(p).length > 0, 'a warning')
   expect(warnings(first)[0].message).toMatch(`process ${other.pid} already intercepts wan2`)
   await other.stop()
-  await first.stop()
   await world.client.sh('ip link del wan2; ip link del wan9')
+  expect(await taken()).toEqual(['wan0', 'wan1'])
+  await first.stop()
 })

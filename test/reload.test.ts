@@ -38,11 +38,14 @@ describe('reloading', () => {
 
   test('with --reset ends those that the new rules decide differently', async () => {
     await using _program = await start(world, ['--config', file])
-    const [lost, kept] = [await holdDial(world.client, target), await holdDial(world.client, [origin, 22])]
+    const [lost, kept] = [
+      await holdDial(world.client, target),
+      await holdDial(world.client, [origin, 22], { send: 'hello', shutdown: true }),
+    ]
     writeConfig(file, `reject tcp ${reason}`)
     expect(await json(world, 'reload', '--reset')).toMatchObject({ rules: 1 })
     expect(await lost.release()).toMatchObject({ end: 'ECONNRESET' })
-    kept.program.kill()
+    expect(await kept.release()).toMatchObject({ end: 'fin', received: 18 })
   })
 
   test('of a bad file fails, and changes nothing', async () => {

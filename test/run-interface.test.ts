@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdDial } from './rig/client.ts'
-import { parsed, starts } from './rig/lines.ts'
+import { events, parsed, starts } from './rig/lines.ts'
 import { stateOf } from './rig/state.ts'
 import { run, start } from './rig/tproxy-run.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
@@ -32,7 +32,7 @@ s = socket.create_connection(('${addresses[4].origin}', 1003), 5)
 s.sendall(b'2'); s.shutdown(socket.SHUT_WR)
 print(s.makefile().read())`
     const client = world.client.spawn('python3', ['-c', script])
-    await program.until((p) => starts(p.stdout).length === 2, 'two sessions')
+    await program.until((p) => events(p, 'session-start').length === 2, 'two sessions')
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
     expect((await client.exited).stdout).toBe('tick\ntick\ndone\n\n')
     const ends = parsed(program.stdout).filter(({ event }) => event === 'session-end')
@@ -43,7 +43,7 @@ print(s.makefile().read())`
   test('a second SIGTERM does not wait for connections to finish', async () => {
     await using program = await onInterface('--drain-timeout', '30s')
     const held = await holdDial(world.client, [addresses[4].origin, 7], { echo: 1000 })
-    await program.until((p) => starts(p.stdout).length === 1, 'a session')
+    await program.until((p) => events(p, 'session-start').length === 1, 'a session')
     program.kill()
     await world.client.sh(`curl -s -m 3 ${page}`)
     expect(program.child.exitCode).toBe(null)
@@ -58,7 +58,7 @@ print(s.makefile().read())`
     const before = await stateOf(world.client)
     await using program = await onInterface('--drain-timeout', '60s', '-p', late)
     const held = await holdDial(world.client, [addresses[4].origin, 7], { echo: 1000 })
-    await program.until((p) => starts(p.stdout).length === 1, 'a session')
+    await program.until((p) => events(p, 'session-start').length === 1, 'a session')
     const start = performance.now()
     const { code, stderr } = await program.stop('SIGUSR2')
     expect(code).toBe(125)
@@ -76,7 +76,7 @@ print(s.makefile().read())`
       /^SigCgt:\s+[0-9a-f]*[13579bdf]$/m.test(readFileSync(`/proc/${program.pid}/status`, 'utf8'))
     await program.until(listens, 'a handler of SIGHUP')
     program.kill('SIGHUP')
-    await program.until((p) => parsed(p.stdout).some(({ event }) => event === 'reloaded'), 'a reload')
+    await program.until((p) => events(p, 'reloaded').length > 0, 'a reload')
     expect(parsed(program.stdout).map(({ event }) => event)).toEqual(['ready', 'reloaded'])
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' })
   })

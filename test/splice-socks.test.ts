@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial } from './rig/client.ts'
 import type { Host, Program } from './rig/host.ts'
+import { events } from './rig/lines.ts'
 import { microsocks } from './rig/servers.ts'
 import { digest, generate } from './rig/stream.ts'
 import { start } from './rig/tproxy-run.ts'
@@ -43,7 +44,7 @@ END`)
   try {
     await using program = await throughSocks('198.51.100.1')
     expect(await upAndDown(`http://${addresses[4].url}`, 5 * MB)).toEqual(expected(5 * MB))
-    const sessions = () => program.events.filter(({ event }) => event === 'session-end')
+    const sessions = () => events(program, 'session-end')
     await program.until(() => sessions().length === 2, 'both ends')
     expect(sessions().map(({ carried }) => carried)).toEqual(['relay', 'relay'])
     expect(await program.stop()).toMatchObject({ code: 0 })
@@ -69,7 +70,7 @@ describe.each<[string, string, (world: World) => Host, string]>([
     // The server speaks first: its words may come with the reply to the handshake.
     const first = await dial(world.client, [origin, 22], { send: 'hello', read: 18, timeout: 5000 })
     expect(first).toMatchObject({ end: 'closed', received: 18, first: 'SSH-2.0-righello' })
-    const sessions = () => program.events.filter(({ event }) => event === 'session-end')
+    const sessions = () => events(program, 'session-end')
     await program.until(() => sessions().length === 3, 'all ends')
     expect(sessions().map(({ carried }) => carried)).toEqual(['splice', 'splice', 'splice'])
     expect(sessions()[2]).toMatchObject({ bytes: { sent: 5, received: 18 } })

@@ -132,6 +132,7 @@ try {
       say('rules', {
         counts,
         list: proxy.rules?.list,
+        interfaces: proxy.interfaces,
         fastpath: Object.fromEntries(fastpath),
         recalled: proxy.memories?.recalled,
         remembered: proxy.memories?.list(),

@@ -156,6 +156,8 @@ export interface RuleCommand {
 export interface RuleAnswer {
   readonly counts?: readonly (readonly [packets: number, bytes: number])[]
   readonly error?: string
+  /** Those that are intercepted. */
+  readonly interfaces?: readonly string[]
   /** Counts of the fastpath. */
   readonly fastpath?: Readonly<Record<string, number>>
   /** Connections that a remembered verdict decided. */

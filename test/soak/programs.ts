@@ -107,7 +107,7 @@ async function download(program: Program, size: number): Promise<Outcome> {
   if (end.code === 0 && bytes === size) return { bytes }
   // ssh ends with the command's code once it has that, even if the connection breaks off before the rest of the output: sshd
   // tells it as soon as the command has ended. But then it says so (seen without a proxy: 18 of 160 that were cut near the end).
-  if (end.code === 0 && end.stderr === '')
+  if (end.code === 0 && !/^(Connection to|Read from remote|client_loop:) /m.test(end.stderr))
     return { bytes, wrong: `${bytes} of ${size} bytes, and a clean end` }
   return { bytes, ...brokenOff(end, ` after ${bytes} of ${size}`) }
 }

@@ -89,7 +89,9 @@ export class RulesInForce {
   }
 
   #clearCounts(list: RuleList): void {
-    const zeros = Buffer.alloc(batch * ruleCountSize * bpf.possibleCpus('count processors'))
+    const zeros = Buffer.alloc(
+      Math.min(batch, list.rules + 1) * ruleCountSize * bpf.possibleCpus('count processors'),
+    )
     for (const { first, count } of batchesOf(list)) this.#object.putRange('rule_counts', first, count, zeros)
   }
 

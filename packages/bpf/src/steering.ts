@@ -154,6 +154,11 @@ export class Steering {
     return this.#links.restore()
   }
 
+  /** Whether `wan_egress` sees what leaves by an interface. */
+  intercepts(ifindex: number): boolean {
+    return programsAt(ifindex, Tcx.egress).includes(programId(this.egress))
+  }
+
   /** Names of the programs that see what leaves by an interface before `wan_egress` does, but those of tproxy. */
   before(ifindex: number): string[] {
     const all = programsAt(ifindex, Tcx.egress)

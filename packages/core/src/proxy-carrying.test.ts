@@ -1,16 +1,12 @@
 import type { Socket } from 'node:net'
 import { buffer, text } from 'node:stream/consumers'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { ending } from './testing/ending.ts'
-import { Stage } from './testing/stage.ts'
+import { useStage } from './testing/stage.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
-let stage: Stage
-beforeEach(() => {
-  stage = new Stage()
-})
-afterEach(() => stage.close())
+const stage = useStage()
 
 test('a half-closed connection still carries the other direction', async () => {
   const { dial } = await stage.origin(async (socket) => {

@@ -1,23 +1,19 @@
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import { firstValueFrom, toArray } from 'rxjs'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { endpoint } from './endpoint.ts'
 import type { Plugin } from './plugin.ts'
 import type { Session } from './session.ts'
 import { claimed } from './testing/claim.ts'
 import { ending } from './testing/ending.ts'
 import { socketPair } from './testing/socket-pair.ts'
-import { echo, Stage } from './testing/stage.ts'
+import { echo, useStage } from './testing/stage.ts'
 import { direct } from './verdict.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
-let stage: Stage
-beforeEach(() => {
-  stage = new Stage()
-})
-afterEach(() => stage.close())
+const stage = useStage()
 
 test('closing lets sessions finish until the deadline, resets the rest, and completes the streams', async () => {
   const { dial } = await stage.origin(echo)

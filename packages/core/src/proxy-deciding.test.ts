@@ -1,18 +1,14 @@
 import { text } from 'node:stream/consumers'
 import { firstValueFrom } from 'rxjs'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import type { Plugin } from './plugin.ts'
 import { ending } from './testing/ending.ts'
-import { echo, Stage } from './testing/stage.ts'
+import { echo, useStage } from './testing/stage.ts'
 import { direct, drop, via } from './verdict.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
-let stage: Stage
-beforeEach(() => {
-  stage = new Stage()
-})
-afterEach(() => stage.close())
+const stage = useStage()
 
 test('without a plugin a connection goes to its destination, and the session tells how it went', async () => {
   const { dial } = await stage.origin(echo)

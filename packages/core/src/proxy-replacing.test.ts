@@ -1,17 +1,13 @@
 import { text } from 'node:stream/consumers'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import type { Plugin } from './plugin.ts'
 import { ending } from './testing/ending.ts'
-import { echo, Stage } from './testing/stage.ts'
+import { echo, useStage } from './testing/stage.ts'
 import { direct, drop } from './verdict.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
-let stage: Stage
-beforeEach(() => {
-  stage = new Stage()
-})
-afterEach(() => stage.close())
+const stage = useStage()
 
 test('plugins are replaced: those that left are not asked again, and clean up with the others', async () => {
   const closed: string[] = []

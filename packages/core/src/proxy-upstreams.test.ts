@@ -1,20 +1,16 @@
 import type { Socket } from 'node:net'
 import { duplexPair } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { ending } from './testing/ending.ts'
 import { socketPair } from './testing/socket-pair.ts'
-import { Stage } from './testing/stage.ts'
+import { useStage } from './testing/stage.ts'
 import type { Upstream } from './upstream.ts'
 import { via } from './verdict.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
-let stage: Stage
-beforeEach(() => {
-  stage = new Stage()
-})
-afterEach(() => stage.close())
+const stage = useStage()
 
 test('an upstream that fails gives the client a reset at once, never a direct connection', async () => {
   let reached = 0

@@ -20,7 +20,10 @@ export function describeFlow(
   }
 }
 
-/** Who a program is, with the path of its cgroup; undefined where the kernel sends by itself. */
+/**
+ * Who a program is, with the path of its cgroup; undefined where nobody saw who: it sent a datagram, began to connect before we
+ * looked, or is outside of our pid namespace.
+ */
 export function describer(): (owner: Owner) => ProcessInfo | undefined {
   let paths: CgroupPaths | undefined
   return ({ pid, name, uid, gid, cgroup }) => {

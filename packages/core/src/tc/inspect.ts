@@ -8,7 +8,7 @@ import { instances } from './instances.ts'
 import { requireBpfFileSystem } from './keep.ts'
 import { listeningSockets, localAddresses } from './listeners.ts'
 import { loadSplicing, loadSteering } from './programs.ts'
-import { recordsDirectory } from './records-directory.ts'
+import { writableRecordsDirectory } from './records-directory.ts'
 import { checkClashes, type RoutingOptions, routingOptions, routingRules } from './routing.ts'
 import { ip } from './system.ts'
 import { tryAndRecord } from './trial/known.ts'
@@ -62,7 +62,7 @@ export function inspect(options: RoutingOptions = {}): Inspection {
     upstream: findUpstream,
     keep: () => void requireBpfFileSystem(),
     routing: () => checkClashes(routing, routingRules()),
-    records: recordsDirectory,
+    records: writableRecordsDirectory,
     cgroup: ownCgroup,
     instances,
   }

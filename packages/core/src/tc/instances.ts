@@ -11,7 +11,7 @@ import {
   writeRecord,
   writeShared,
 } from './records.ts'
-import { here, locked } from './records-directory.ts'
+import { locked, recordsDirectory } from './records-directory.ts'
 import {
   checkClashes,
   planRouting,
@@ -140,7 +140,7 @@ export function clean(): Promise<{ removed: number; ended: number; living: numbe
  * a socket `PID.sock` in the directory, and removes it before it ends.
  */
 export function instances(): { directory: string; living: number[]; leftBehind: number; kept: number } {
-  const directory = here()
+  const directory = recordsDirectory()
   if (!existsSync(directory))
     return { directory, living: [], leftBehind: 0, kept: orphaned(directory).length }
   const all = records(directory).map(({ record }) => record)

@@ -232,7 +232,8 @@ export async function openTransport(
     ),
     exempt: (address) => exemption.ensure(address),
     get interfaces() {
-      return devices?.interfaces.map(({ name }) => name) ?? []
+      const known = acquired.disposed ? [] : (devices?.interfaces ?? [])
+      return known.filter(({ ifindex }) => steering.intercepts(ifindex)).map(({ name }) => name)
     },
     adopted: splicer?.adopted ?? [],
     fastpath: state,

@@ -21,11 +21,11 @@ export const root = '/run/tproxy'
 const lockWaitMs = 5_000
 
 /** Those of this network namespace. */
-export const here = (): string => `${root}/${statSync('/proc/self/ns/net').ino}`
+export const recordsDirectory = (): string => `${root}/${statSync('/proc/self/ns/net').ino}`
 
-/** Where records are kept. Throws `E_SYSTEM` when none can be. Changes nothing. */
-export function recordsDirectory(): string {
-  const directory = here()
+/** The same; throws `E_SYSTEM` when nothing can be kept there. Changes nothing. */
+export function writableRecordsDirectory(): string {
+  const directory = recordsDirectory()
   try {
     // The others are made in it.
     const there = [directory, root, dirname(root)].find((path) => existsSync(path)) ?? '/'
@@ -38,7 +38,7 @@ export function recordsDirectory(): string {
 
 /** Runs `work` while no other process is at the records of this network namespace, and tidies up the directory. */
 export async function locked<T>(work: (directory: string) => T | Promise<T>): Promise<T> {
-  const directory = here()
+  const directory = recordsDirectory()
   const lock = await takeLock(directory)
   try {
     return await work(directory)

@@ -1,13 +1,20 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { firstValueFrom } from 'rxjs'
+import { afterEach } from 'vitest'
 import { type ProxyOptions, TransparentProxy } from '../proxy.ts'
 import type { Session } from '../session.ts'
 import { LocalTransport } from './local-transport.ts'
 
-/** Proxies, and servers that stand for destinations: they go with it. */
-export class Stage implements AsyncDisposable {
-  readonly #cleanUp = new AsyncDisposableStack()
+/** Proxies, and servers that stand for destinations; they go with the test. */
+export function useStage(): Stage {
+  const stage = new Stage()
+  afterEach(() => stage.clear())
+  return stage
+}
+
+class Stage {
+  #cleanUp = new AsyncDisposableStack()
 
   /** A server that stands for the destination; `serve` is its behaviour. */
   async origin(serve: (socket: Socket) => void): Promise<Server & { dial: () => Promise<Socket> }> {
@@ -37,12 +44,10 @@ export class Stage implements AsyncDisposable {
     return { proxy, transport, nextSession: () => firstValueFrom(proxy.sessions) }
   }
 
-  close(): Promise<void> {
-    return this.#cleanUp.disposeAsync()
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
+  async clear(): Promise<void> {
+    const all = this.#cleanUp
+    this.#cleanUp = new AsyncDisposableStack()
+    await all.disposeAsync()
   }
 }
 
