@@ -1,11 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { useDirectory } from './rig/directory.ts'
 import type { Result } from './rig/host.ts'
 import { stateOf } from './rig/state.ts'
 import { tproxyRun, World } from './rig/world.ts'
 
-const directory = mkdtempSync(`${tmpdir()}/rig-check-`)
+const directory = useDirectory()
 const file = `${directory}/f.yaml`
 
 let world: World
@@ -13,10 +13,7 @@ beforeAll(async () => {
   world = await World.create()
   await world.client.sh(`chmod 755 ${directory}`)
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 interface Told {
   readonly severity: string

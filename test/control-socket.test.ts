@@ -1,21 +1,17 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { writeConfig } from './rig/config.ts'
+import { useDirectory } from './rig/directory.ts'
 import { json, run, start } from './rig/tproxy-run.ts'
 import { World } from './rig/world.ts'
 
-const directory = mkdtempSync(`${tmpdir()}/rig-control-`)
+const directory = useDirectory()
 const file = `${directory}/tproxy.yaml`
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 describe('the control socket', () => {
   test('is only ours, and goes with us', async () => {

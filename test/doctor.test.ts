@@ -1,21 +1,18 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useDirectory } from './rig/directory.ts'
 import { parsed } from './rig/lines.ts'
 import { run } from './rig/tproxy-run.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
-const directory = mkdtempSync(`${tmpdir()}/rig-doctor-`)
+const directory = useDirectory()
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 describe('doctor', () => {
   test('finds nothing missing, for people and for programs', async () => {

@@ -1,22 +1,19 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useDirectory } from './rig/directory.ts'
 import { cgroupMount, type Result } from './rig/host.ts'
 import { parsed } from './rig/lines.ts'
 import { stateOf } from './rig/state.ts'
 import { run } from './rig/tproxy-run.ts'
 import { tproxyRun, World } from './rig/world.ts'
 
-const directory = mkdtempSync(`${tmpdir()}/rig-refusals-`)
+const directory = useDirectory()
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 describe('what cannot be done is told in one line, and nothing has changed', () => {
   const bad = `${directory}/bad`

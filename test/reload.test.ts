@@ -1,25 +1,22 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import { writeConfig } from './rig/config.ts'
+import { useDirectory } from './rig/directory.ts'
 import { events } from './rig/lines.ts'
 import { microsocks } from './rig/servers.ts'
 import { json, run, start } from './rig/tproxy-run.ts'
 import { addresses, World } from './rig/world.ts'
 
 const { origin } = addresses[4]
-const directory = mkdtempSync(`${tmpdir()}/rig-reload-`)
+const directory = useDirectory()
 const file = `${directory}/tproxy.yaml`
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 describe('reloading', () => {
   const [target, reason] = [[origin, 7], 'dport 7'] as const

@@ -1,26 +1,23 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial } from './rig/client.ts'
 import { writeConfig } from './rig/config.ts'
+import { useDirectory } from './rig/directory.ts'
 import { events } from './rig/lines.ts'
 import { stateOf } from './rig/state.ts'
 import { json, run, start } from './rig/tproxy-run.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
 const { origin, client } = addresses[4]
-const directory = mkdtempSync(`${tmpdir()}/rig-rules-`)
+const directory = useDirectory()
 const file = `${directory}/tproxy.yaml`
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 /** Commands that ask a running one need only one to run. */
 describe('one that runs', () => {

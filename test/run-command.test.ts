@@ -1,23 +1,20 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { useDirectory } from './rig/directory.ts'
 import { parsed, starts } from './rig/lines.ts'
 import { onTerminal } from './rig/terminal.ts'
 import { run } from './rig/tproxy-run.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
-const directory = mkdtempSync(`${tmpdir()}/rig-command-`)
+const directory = useDirectory()
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 /** Whether a process does more than wait for its parent to ask how it ended. */
 function isRunning(pid: number | string): boolean {

@@ -1,23 +1,20 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdDial } from './rig/client.ts'
+import { useDirectory } from './rig/directory.ts'
 import { events, parsed, starts } from './rig/lines.ts'
 import { stateOf } from './rig/state.ts'
 import { run, start } from './rig/tproxy-run.ts'
 import { addresses, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
-const directory = mkdtempSync(`${tmpdir()}/rig-interface-`)
+const directory = useDirectory()
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 const onInterface = (...more: readonly string[]) => start(world, ['-i', 'wan0', ...more])
 

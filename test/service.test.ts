@@ -1,24 +1,21 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
+import { useDirectory } from './rig/directory.ts'
 import { stateOf } from './rig/state.ts'
 import { bootSystemd, type Systemd } from './rig/systemd.ts'
 import { addresses, World } from './rig/world.ts'
 
 const { origin } = addresses[4]
 const unit = fileURLToPath(new URL('../packages/cli/systemd/tproxy.service', import.meta.url))
-const directory = mkdtempSync(`${tmpdir()}/rig-service-`)
+const directory = useDirectory()
 
 let world: World
 beforeAll(async () => {
   world = await World.create()
 })
-afterAll(async () => {
-  rmSync(directory, { recursive: true })
-  await world?.close()
-})
+afterAll(() => world?.close())
 
 const config = (...rules: readonly string[]) =>
   `interfaces: [wan0]\nrules:\n${rules.map((rule) => `  - ${rule}\n`).join('')}`
