@@ -69,7 +69,8 @@ const leastShiftOf = (bounds: readonly Bound[]): bigint => (bounds[0]?.ref === b
 
 /**
  * Writes what distinguishes these bounds, in ascending order: a ref, of a node if there are several, and how many nodes
- * lie on the longest way. What lies below the second bound is the first's. See {@link leastShiftOf}.
+ * lie on the longest way. What lies below the second bound is the first's. Room for `least` entries is spent on fewer levels. See
+ * {@link leastShiftOf}.
  */
 export function writeNodes(
   out: Output,
