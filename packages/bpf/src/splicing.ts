@@ -34,7 +34,7 @@ import {
 } from './layout.gen.ts'
 import { Links, type Restored } from './links.ts'
 import { LoadedObject, Tcx, u32 } from './object.ts'
-import { emptyFlow, flowOf } from './tcp.ts'
+import { emptyFlow, sentBy } from './tcp.ts'
 
 const objectPath = fileURLToPath(new URL('../dist/splice.bpf.o', import.meta.url))
 
@@ -61,15 +61,7 @@ export class Splicing implements Disposable {
   readonly #settle: PreparedRun
   readonly #forget: PreparedRun
   /** Filled in again for each. */
-  readonly #arming: Arming = {
-    pair: 0,
-    serial: 0,
-    ifindex: 0,
-    unreadUp: 0,
-    unreadDown: 0,
-    client: emptyFlow(),
-    upstream: emptyFlow(),
-  }
+  readonly #upstream = emptyFlow()
   readonly #leg = Buffer.alloc(legSize)
 
   readonly #directory: string | undefined
@@ -159,11 +151,10 @@ export class Splicing implements Disposable {
   /** Has the kernel carry two connections as one, if it can. About 5 µs. */
   arm(request: ArmRequest): Carriage {
     const { packet } = this.#arm
-    const { client, upstream } = this.#arming
-    const family = flowOf(request.towardsClient, 'received', client)
-    if (flowOf(request.towardsUpstream, 'sent', upstream) !== family) return { ...unfit, unfit: Unfit.family }
+    if (sentBy(request.towardsUpstream, this.#upstream) !== request.family)
+      return { ...unfit, unfit: Unfit.family }
     packet.writeUInt16BE(etherType[4], frame - 2)
-    writeArming(packet, Object.assign(this.#arming, request), frame)
+    writeArming(packet, { ...request, upstream: this.#upstream }, frame)
     return answer(this.#arm)
   }
 
@@ -284,9 +275,9 @@ function answer(run: PreparedRun): Carriage {
 }
 
 /** What {@link Splicing.arm} needs to know. */
-export interface ArmRequest extends Omit<Arming, 'client' | 'upstream'> {
-  /** Descriptor of the accepted socket. */
-  readonly towardsClient: number
+export interface ArmRequest extends Omit<Arming, 'upstream'> {
+  /** IP version of `client`. */
+  readonly family: 4 | 6
   /** Descriptor of the connected one. */
   readonly towardsUpstream: number
 }

@@ -46,22 +46,16 @@ export const emptyFlow = (): FlowKey => ({
   destinationPort: 0,
 })
 
-/** Fills in the addresses of what a socket receives, or sends. Throws when it is not connected. Returns the IP version. */
-export function flowOf(fd: number, what: 'received' | 'sent', flow: FlowKey): 4 | 6 {
-  const [here, there] = what === 'sent' ? ends : ([ends[1], ends[0]] as const)
+/** Fills in the addresses of what a socket sends. Throws when it is not connected. Returns the IP version. */
+export function sentBy(fd: number, flow: FlowKey): 4 | 6 {
   length.writeUInt32LE(address.length)
   c.localAddress('getsockname', fd, address, length)
-  flow[here.port] = readSocketAddress(address, flow[here.address])
+  flow.sourcePort = readSocketAddress(address, flow.source)
   length.writeUInt32LE(address.length)
   c.remoteAddress('getpeername', fd, address, length)
-  flow[there.port] = readSocketAddress(address, flow[there.address])
+  flow.destinationPort = readSocketAddress(address, flow.destination)
   return familyOf(address)
 }
-
-const ends = [
-  { address: 'source', port: 'sourcePort' },
-  { address: 'destination', port: 'destinationPort' },
-] as const
 
 /** Where a socket is bound to. */
 export function localEnd(fd: number): SocketEnd {

@@ -39,6 +39,7 @@ export class Interception implements AsyncDisposable {
   readonly #taking: Subscription
   readonly #subscriptions: (Subscription | undefined)[]
   #lastId = 0
+  #deadline: NodeJS.Timeout | undefined
   #closing: Promise<void> | undefined
 
   /** `names`: whether upstreams that do not say themselves are told host names. */
@@ -159,6 +160,7 @@ export class Interception implements AsyncDisposable {
     // What comes from now on ends with the transport.
     this.#taking.unsubscribe()
     this.abort()
+    clearTimeout(this.#deadline)
     await Promise.all([...this.#running].map((session) => session.ended))
     await this.#transport.close()
     for (const subscription of this.#subscriptions) subscription?.unsubscribe()
@@ -185,17 +187,30 @@ export class Interception implements AsyncDisposable {
   #hold(accepted: Accepted): void {
     const connection = new Connection(++this.#lastId, accepted, this.#settle)
     this.#undecided.add(connection)
-    const deadline = setTimeout(() => {
-      this.#warnings.next(
-        `nobody decided ${formatEndpoint(connection.destination)} within ${this.limits.decisionMs} ms: reset`,
-      )
-      connection.reset()
-    }, this.limits.decisionMs)
-    connection.onDecided(() => {
-      clearTimeout(deadline)
-      this.#undecided.delete(connection)
-    })
+    connection.onDecided(() => this.#undecided.delete(connection))
     this.#connections.next(connection)
+    this.#deadline ??= this.#awaitOldest()
+  }
+
+  /** One timer for all that are undecided: most are decided long before. */
+  #awaitOldest(): NodeJS.Timeout | undefined {
+    const [oldest] = this.#undecided
+    if (oldest === undefined) return undefined
+    const left = oldest.acceptedMs + this.limits.decisionMs - performance.now()
+    return setTimeout(() => {
+      this.#expire()
+      this.#deadline = this.#awaitOldest()
+    }, left).unref()
+  }
+
+  #expire(): void {
+    const { decisionMs } = this.limits
+    for (const connection of this.#undecided) {
+      if (performance.now() - connection.acceptedMs < decisionMs) return
+      const destination = formatEndpoint(connection.destination)
+      this.#warnings.next(`nobody decided ${destination} within ${decisionMs} ms: reset`)
+      connection.reset()
+    }
   }
 
   readonly #settle = async (

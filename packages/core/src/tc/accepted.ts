@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
-import { endInOrder, type Fastpath, type Flow, type FlowKey, type SocketEnd } from '@tproxy/bpf'
-import { addressBytes, type Endpoint, endpointOf } from '../endpoint.ts'
+import { endInOrder, type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
+import { type Endpoint, endpointOf } from '../endpoint.ts'
+import { TproxyError } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Remember, Remembered } from '../remember.ts'
 import type { Accepted } from '../transport.ts'
@@ -37,8 +38,9 @@ export class AcceptedConnection implements Accepted {
   readonly #acceptance: Acceptance
   /** What the kernel noted at its SYN. */
   #flow: Flow | undefined
+  #key: FlowKey | undefined
 
-  /** `key`: what the socket receives. */
+  /** `key`: what the socket receives; it may be filled in again. */
   constructor(key: FlowKey, end: TcpSocket, flow: Flow | undefined, acceptance: Acceptance) {
     this.source = endpointOf(key.source, key.sourcePort)
     this.destination = endpointOf(key.destination, key.destinationPort)
@@ -51,7 +53,13 @@ export class AcceptedConnection implements Accepted {
     this.dscp = flow?.dscp
     this.end = end
     this.#flow = flow
+    this.#key = { ...key, source: key.source.slice(), destination: key.destination.slice() }
     this.#acceptance = acceptance
+  }
+
+  /** What the socket receives, as the kernel's maps know it; undefined once the connection is let go. */
+  get key(): FlowKey | undefined {
+    return this.#key
   }
 
   get socket(): Socket {
@@ -63,9 +71,12 @@ export class AcceptedConnection implements Accepted {
   }
 
   direct(signal: AbortSignal): TcpSocket | Promise<TcpSocket> {
-    const [source, destination] = [socketEnd(this.source), socketEnd(this.destination)]
+    if (this.#key === undefined) throw new TproxyError('E_STATE', 'the connection is let go')
+    const { source, sourcePort, destination, destinationPort } = this.#key
+    const from = { address: source, port: sourcePort, family: this.source.family }
+    const to = { address: destination, port: destinationPort, family: this.destination.family }
     const device = this.#flow?.bound === 1 ? this.interface : undefined
-    return this.#acceptance.dialler.dial(source, destination, device, signal)
+    return this.#acceptance.dialler.dial(from, to, device, signal)
   }
 
   closeInOrder(): void {
@@ -80,9 +91,9 @@ export class AcceptedConnection implements Accepted {
   /** What the kernel cannot do for lack of memory costs speed, and no connection. */
   accelerate(): void {
     const fd = this.end.descriptor
-    if (fd === undefined) return
+    if (fd === undefined || this.#key === undefined) return
     try {
-      this.#acceptance.fastpath?.join(keyOf(this), fd)
+      this.#acceptance.fastpath?.join(this.#key, fd)
     } catch {
       // It goes on by TCP.
     }
@@ -90,19 +101,6 @@ export class AcceptedConnection implements Accepted {
 
   letGo(): void {
     this.#flow = undefined
+    this.#key = undefined
   }
 }
-
-/** A connection as the kernel's maps know it. */
-export const keyOf = ({ source, destination }: Pick<Accepted, 'source' | 'destination'>): FlowKey => ({
-  source: addressBytes(source.address),
-  destination: addressBytes(destination.address),
-  sourcePort: source.port,
-  destinationPort: destination.port,
-})
-
-const socketEnd = ({ address, port, family }: Endpoint): SocketEnd => ({
-  address: addressBytes(address),
-  port,
-  family,
-})

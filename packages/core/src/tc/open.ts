@@ -14,7 +14,7 @@ import { type FastpathState, limits } from '../options.ts'
 import type { RuleList } from '../rules/model.ts'
 import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
-import { keyOf } from './accepted.ts'
+import { AcceptedConnection } from './accepted.ts'
 import { Acceptor } from './acceptor.ts'
 import { watchAttached } from './attached.ts'
 import { requireCgroup } from './cgroup.ts'
@@ -246,7 +246,8 @@ export async function openTransport(
     }),
     splice: (connection, upstream, listener) => {
       const splice = splicer?.splice(connection, upstream, listener) ?? unspliced
-      if (typeof splice !== 'string' && fastpath !== undefined) fastpath.forget(keyOf(connection))
+      const key = connection instanceof AcceptedConnection ? connection.key : undefined
+      if (typeof splice !== 'string' && key !== undefined) fastpath?.forget(key)
       return splice
     },
     stop: () => steering.rules.stopTaking(),

@@ -101,9 +101,10 @@ export class Splicer implements Disposable {
     if (!(accepted instanceof AcceptedConnection)) return 'it was not accepted by a listener of ours'
     const towardsUpstream = tcpSocket(upstream)
     if (towardsUpstream === undefined) return 'the upstream is no plain socket'
-    const { end: towardsClient, destination } = accepted
-    const [client, server] = [towardsClient.descriptor, towardsUpstream.descriptor]
-    if (client === undefined || server === undefined) return 'a socket is gone'
+    const { end: towardsClient, key: client, destination } = accepted
+    const server = towardsUpstream.descriptor
+    if (towardsClient.descriptor === undefined || client === undefined || server === undefined)
+      return 'a socket is gone'
     if (towardsClient.isBusy || towardsUpstream.isBusy) return 'something is still to be sent'
     const ifindex = this.#options.ifindexOf(accepted.interface)
     if (ifindex === undefined) return 'its interface is gone'
@@ -119,7 +120,8 @@ export class Splicer implements Disposable {
       ifindex,
       unreadUp: towardsClient.held,
       unreadDown: towardsUpstream.held,
-      towardsClient: client,
+      client,
+      family: destination.family,
       towardsUpstream: server,
     })
     if (typeof carriage === 'string' || carriage.state === PairState.unfit) {
