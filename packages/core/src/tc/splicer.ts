@@ -61,7 +61,8 @@ export class Splicer implements Disposable {
   readonly adopted: readonly Adopted[]
   readonly #options: Options
   readonly #owner: PairOwner
-  readonly #pairs = new Map<number, Pair>()
+  /** By index, which the kernel knows them by. Not a Map: with thousands that come and go, it costs 1 µs a connection. */
+  readonly #pairs: (Pair | undefined)[] = []
   /** Those whose sockets still hold something. */
   readonly #settling = new Set<Pair>()
   /** Those that have ended. */
@@ -74,10 +75,11 @@ export class Splicer implements Disposable {
   readonly #free: number[] = []
   readonly #events: { close(): void }
   readonly #round: NodeJS.Timeout
-  #unseen: Iterator<Pair, undefined> | undefined
+  /** Index of who is looked at next. */
+  #next = 0
   #settleTimer: NodeJS.Timeout | undefined
   #settleTime = never
-  #used = 0
+  #count = 0
   #serial = 0
 
   constructor(options: Options) {
@@ -93,7 +95,7 @@ export class Splicer implements Disposable {
     this.#events = options.splicing.watch((event) => this.#changed(event))
     this.#round = setInterval(() => this.#look(), stepMs).unref()
     this.adopted = !options.keeps ? [] : this.#adoptAll()
-    if (this.#pairs.size === 0) options.splicing.vacant = true
+    if (this.#count === 0) options.splicing.vacant = true
   }
 
   /** See `Transport.splice`. */
@@ -108,12 +110,13 @@ export class Splicer implements Disposable {
     if (towardsClient.isBusy || towardsUpstream.isBusy) return 'something is still to be sent'
     const ifindex = this.#options.ifindexOf(accepted.interface)
     if (ifindex === undefined) return 'its interface is gone'
-    const index = this.#free.pop() ?? (this.#used < Limit.pairs ? this.#used++ : undefined)
+    const index =
+      this.#free.pop() ?? (this.#pairs.length < Limit.pairs ? this.#pairs.push(undefined) - 1 : undefined)
     if (index === undefined) return `${Limit.pairs} connections are spliced`
     // 32 bits, and never 0.
     this.#serial = (this.#serial % 0xffff_ffff) + 1
     const serial = this.#serial
-    if (this.#pairs.size === 0) this.#options.splicing.vacant = false
+    if (this.#count === 0) this.#options.splicing.vacant = false
     const carriage = this.#arm({
       pair: index,
       serial,
@@ -147,7 +150,8 @@ export class Splicer implements Disposable {
     clearInterval(this.#round)
     clearTimeout(this.#settleTimer)
     this.#events.close()
-    for (const pair of this.#pairs.values()) {
+    for (const pair of this.#pairs) {
+      if (pair === undefined) continue
       pair.leave()
       pair.abort({ how: 'aborted' })
       pair.close()
@@ -164,18 +168,19 @@ export class Splicer implements Disposable {
     sockets: readonly [TcpSocket, TcpSocket] | undefined,
   ): Pair {
     const pair = new Pair({ index, serial, family, listener, sockets, owner: this.#owner })
-    this.#pairs.set(index, pair)
+    this.#pairs[index] = pair
+    this.#count++
     return pair
   }
 
   #adoptAll(): Adopted[] {
     const found = [...this.#options.splicing.pairs()]
-    const adopted = found.flatMap((addresses) => this.#adopt(addresses) ?? [])
     for (const { pair, serial } of found) {
-      this.#used = Math.max(this.#used, pair + 1)
+      while (this.#pairs.length <= pair) this.#pairs.push(undefined)
       this.#serial = Math.max(this.#serial, serial)
     }
-    for (let index = 0; index < this.#used; index++) if (!this.#pairs.has(index)) this.#free.push(index)
+    const adopted = found.flatMap((addresses) => this.#adopt(addresses) ?? [])
+    for (const [index, pair] of this.#pairs.entries()) if (pair === undefined) this.#free.push(index)
     return adopted
   }
 
@@ -231,17 +236,18 @@ export class Splicer implements Disposable {
 
   #forget(pair: Pair): void {
     pair.forget()
-    this.#pairs.delete(pair.index)
+    this.#pairs[pair.index] = undefined
+    this.#count--
     this.#give(pair.index)
   }
 
   #give(index: number): void {
     this.#free.push(index)
-    if (this.#pairs.size === 0) this.#options.splicing.vacant = true
+    if (this.#count === 0) this.#options.splicing.vacant = true
   }
 
   #changed({ pair: index, serial, state, by, sent, received }: PairEvent): void {
-    const pair = this.#pairs.get(index)
+    const pair = this.#pairs[index]
     if (pair?.serial !== serial) return
     if (state === PairState.carried) this.#settle(pair)
     else pair.update({ state, by, sent, received, idleNs: 0n, alone: 0, half: 0 })
@@ -277,14 +283,10 @@ export class Splicer implements Disposable {
   }
 
   #look(): void {
-    for (let left = Math.ceil((this.#pairs.size * stepMs) / roundMs); left > 0; left--) {
-      this.#unseen ??= this.#pairs.values()
-      const { value: pair } = this.#unseen.next()
-      if (pair === undefined) {
-        this.#unseen = undefined
-        return
-      }
-      if (!pair.isOver) pair.update(pair.settle())
+    for (let left = Math.ceil((this.#pairs.length * stepMs) / roundMs); left > 0; left--) {
+      const pair = this.#pairs[this.#next++]
+      if (this.#next >= this.#pairs.length) this.#next = 0
+      if (pair !== undefined && !pair.isOver) pair.update(pair.settle())
     }
   }
 }
