@@ -43,13 +43,16 @@ export function handshake(socket: Socket, proxy: SocksProxy, host: string, port:
   const onEnd = (): void => finish(new Error('the proxy closed the connection'))
   const onClose = (): void => finish(new Error('the connection was closed'))
   const feed = (): void => {
-    let byte: Buffer | null
-    while (!done && (byte = socket.read(1) as Buffer | null) !== null) {
-      standIn.replies.push(byte[0] ?? 0)
+    const bytes = done ? null : (socket.read() as Buffer | null)
+    if (bytes === null) return
+    let fed = 0
+    while (!done && fed < bytes.length) {
+      standIn.replies.push(bytes[fed] ?? 0)
       const error = unoffered(proxy, standIn.replies)
       if (error) return finish(error)
-      standIn.emit('data', byte)
+      standIn.emit('data', bytes.subarray(fed, ++fed))
     }
+    if (fed < bytes.length) socket.unshift(bytes.subarray(fed))
   }
 
   // Its errors carry all options, the password among them: they end here.

@@ -41,7 +41,8 @@ export function refusal(
 
 /** The library sends an empty user name to a proxy that chooses user and password, whether it has offered them or not. */
 export function unoffered({ version, user }: SocksProxy, replies: readonly number[]): Error | undefined {
-  if (version === 4 || user !== undefined || replies.join() !== '5,2') return undefined
+  const chosen = replies.length === 2 && replies[0] === 5 && replies[1] === 2
+  if (version === 4 || user !== undefined || !chosen) return undefined
   return new Error(`${notOffered}: user name and password`)
 }
 
