@@ -44,14 +44,32 @@ describe('what somebody else wrote there', () => {
     { routing, settings: { '../../../../../../etc/hostname': '1' } },
     { routing, settings: { accept_local: '1; reboot' } },
     { routing: { ...routing, table: '7; reboot' }, settings: {} },
+    { routing: { ...routing, mark: 1.5 }, settings: {} },
+    { routing: { mark: 1, table: 1 }, settings: {} },
+    { routing, settings: { accept_local: 1 } },
+    { routing },
+    { settings: {} },
+    [],
+    null,
     'nonsense',
   ])('is not believed: %j', (changes) => {
     writeFileSync(`${directory}/shared.json`, JSON.stringify(changes))
     expect(readShared(directory)).toBeUndefined()
   })
 
-  it('is no record, unless it is whole', () => {
-    writeFileSync(`${directory}/3.json`, '{"pid": 7, "cgroup": ["/"]}')
+  it.each([
+    { pid: 7, cgroup: ['/'] },
+    { ...record, pid: '7' },
+    { ...record, pid: 7.5 },
+    { ...record, startTime: 1 },
+    { ...record, interfaces: 'wan0' },
+    { ...record, interfaces: ['wan0', 7] },
+    { ...record, keeps: 'no' },
+    { ...record, cgroup: ['/'] },
+    [],
+    null,
+  ])('is no record, unless it is whole: %j', (written) => {
+    writeFileSync(`${directory}/3.json`, JSON.stringify(written))
     expect(records(directory)).toEqual([
       { number: 3, record: { pid: 0, startTime: '', interfaces: [], keeps: false } },
     ])

@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { z } from 'zod'
 import type { Interface } from './interfaces.ts'
 import { type RoutingChanges, sysctls } from './routing.ts'
 
@@ -16,18 +15,28 @@ export interface InstanceRecord {
   readonly cgroup?: string | undefined
 }
 
-// The directory may be a service user's, and who cleans up after that is root: what is read is not to be trusted.
-const instanceRecord = z.object({
-  pid: z.number().int(),
-  startTime: z.string(),
-  interfaces: z.array(z.string()),
-  keeps: z.boolean(),
-  cgroup: z.string().optional(),
-})
-const routingChanges = z.object({
-  routing: z.object({ mark: z.number().int(), table: z.number().int(), priority: z.number().int() }),
-  settings: z.partialRecord(z.enum(sysctls), z.string().regex(/^\d$/)),
-})
+// The directory may be a service user's, and who cleans up after that is root: what is read is not to be trusted. By hand, for
+// to load zod takes 70 ms of each start.
+export const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null
+export const isText = (value: unknown): value is string => typeof value === 'string'
+
+function isInstanceRecord(value: unknown): value is InstanceRecord {
+  if (!isObject(value)) return false
+  const { pid, startTime, interfaces, keeps, cgroup } = value
+  const ofText = Array.isArray(interfaces) && interfaces.every(isText)
+  const mayHaveCgroup = cgroup === undefined || isText(cgroup)
+  return Number.isInteger(pid) && isText(startTime) && ofText && typeof keeps === 'boolean' && mayHaveCgroup
+}
+
+function isRoutingChanges(value: unknown): value is RoutingChanges {
+  if (!isObject(value) || !isObject(value['routing']) || !isObject(value['settings'])) return false
+  const { mark, table, priority } = value['routing']
+  const areValid = Object.entries(value['settings']).every(
+    ([name, before]) => sysctls.some((known) => known === name) && isText(before) && /^\d$/.test(before),
+  )
+  return [mark, table, priority].every(Number.isInteger) && areValid
+}
 
 /** All of a directory, of the dead and the living; one that cannot be read is of somebody dead. */
 export function records(directory: string): { number: number; record: InstanceRecord }[] {
@@ -35,7 +44,7 @@ export function records(directory: string): { number: number; record: InstanceRe
     .filter((name) => /^\d+\.json$/.test(name))
     .map((name) => ({
       number: Number.parseInt(name, 10),
-      record: read(`${directory}/${name}`, instanceRecord) ?? {
+      record: readJson(`${directory}/${name}`, isInstanceRecord) ?? {
         pid: 0,
         startTime: '',
         interfaces: [],
@@ -54,7 +63,7 @@ export function removeRecord(directory: string, number: number): void {
 
 /** What was changed for all instances; undefined where nothing is. */
 export function readShared(directory: string): RoutingChanges | undefined {
-  return read(`${directory}/shared.json`, routingChanges)
+  return readJson(`${directory}/shared.json`, isRoutingChanges)
 }
 
 export function writeShared(directory: string, changes: RoutingChanges): void {
@@ -74,9 +83,10 @@ export function writeWhole(path: string, value: unknown): void {
 }
 
 /** Undefined for what is missing, or is not what it should be. */
-function read<T>(path: string, kind: z.ZodType<T>): T | undefined {
+export function readJson<T>(path: string, isValid: (value: unknown) => value is T): T | undefined {
   try {
-    return kind.parse(JSON.parse(readFileSync(path, 'utf8')))
+    const value: unknown = JSON.parse(readFileSync(path, 'utf8'))
+    return isValid(value) ? value : undefined
   } catch {
     return undefined
   }

@@ -1,23 +1,32 @@
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { release, version } from 'node:os'
 import { programsDigest } from '@tproxy/bpf'
-import { z } from 'zod'
-import { writeWhole } from '../records.ts'
+import { isObject, isText, readJson, writeWhole } from '../records.ts'
 import { root } from '../records-directory.ts'
 import { trySplicing } from './trial.ts'
 
 const path = `${root}/trial.json`
 
-const Outcome = z.object({ kernel: z.string(), programs: z.string(), problem: z.string().optional() })
+interface Outcome {
+  readonly kernel: string
+  readonly programs: string
+  readonly problem?: string | undefined
+}
+
+function isOutcome(value: unknown): value is Outcome {
+  if (!isObject(value)) return false
+  const { kernel, programs, problem } = value
+  return isText(kernel) && isText(programs) && (problem === undefined || isText(problem))
+}
 
 /**
  * What is not right when this kernel carries connections, from the trial of an earlier start if these are still its kernel and
  * its programs. Undefined when all is right, and when it cannot be tried.
  */
 export async function knownProblem(): Promise<string | undefined> {
-  const known = readOutcome()
-  if (known !== undefined && JSON.stringify({ ...known, problem: undefined }) === JSON.stringify(here()))
-    return known.problem
+  const known = readJson(path, isOutcome)
+  const { kernel, programs } = here()
+  if (known?.kernel === kernel && known.programs === programs) return known.problem
   return tryAndRecord().catch(() => undefined)
 }
 
@@ -34,11 +43,3 @@ export async function tryAndRecord(): Promise<string | undefined> {
 }
 
 const here = () => ({ kernel: `${release()} ${version()}`, programs: programsDigest() })
-
-function readOutcome(): z.infer<typeof Outcome> | undefined {
-  try {
-    return Outcome.parse(JSON.parse(readFileSync(path, 'utf8')))
-  } catch {
-    return undefined
-  }
-}
