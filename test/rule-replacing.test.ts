@@ -111,6 +111,18 @@ while True:
     expect(await packets(-1)).toBe(0)
   })
 
+  test('each rule of a long list counts by itself, in one list as in the next', async () => {
+    const rules = Array.from({ length: 1200 }, (_, at) => `reject udp dport ${2001 + at}`)
+    const met = [1, 63, 64, 65, 127, 128, 1023, 1024, 1200]
+    for (let list = 0; list < 2; list++) {
+      await tellRules(proxy(), { rules, default: 'direct' })
+      for (const rule of met) expect(await datagram(world.client, [origin, 2000 + rule])).toBe('ECONNREFUSED')
+      const { counts = [] } = await tellRules(proxy(), {})
+      const counted = counts.flatMap(([packets], rule) => (packets > 0 && rule > 0 ? [[rule, packets]] : []))
+      expect(counted).toEqual(met.map((rule) => [rule, 1]))
+    }
+  })
+
   test('a list for which there is no memory leaves the old one in force', async () => {
     await tellRules(proxy(), { rules: ['reject udp dport 9'] })
     const open = new Set(readdirSync(`/proc/${proxy().pid}/fd`).map(Number))

@@ -48,6 +48,7 @@ enum limit {
 	LIMIT_ENDS = 32768,	     /* connections that the fastpath knows */
 	LIMIT_MEMORIES = 16384,	     /* verdicts of plugins that hold for later connections */
 	LIMIT_TRACE = 1 << 18,	     /* bytes */
+	LIMIT_COUNTED = 64,	     /* rules whose counts lie together */
 };
 
 /* Constant from load on. */

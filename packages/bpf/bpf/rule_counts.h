@@ -13,8 +13,14 @@ struct {
 	__type(value, struct control);
 } control SEC(".maps");
 
+/* Of rules that follow each other. The kernel allocates each entry of a map by itself, for every
+ * processor: 32 768 would take 50 ms on two, and more on more. */
+struct rule_counts {
+	struct rule_count of[LIMIT_COUNTED];
+};
+
 /* Of one list: its rules and the default. */
-#define RULE_COUNTS (LIMIT_RULES + 1)
+#define RULE_COUNTS (LIMIT_RULES / LIMIT_COUNTED + 1)
 
 /* Packets by the rule that decided them, the default first, for lists of even and of odd
  * generations: while one takes the place of the other, both count. Written by: wan_egress, carry;
@@ -23,7 +29,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2 * RULE_COUNTS);
 	__type(key, __u32);
-	__type(value, struct rule_count);
+	__type(value, struct rule_counts);
 } rule_counts SEC(".maps");
 
 /* Notes a packet, from its IP header on, for the rule that decided it, unless that belongs to a
@@ -31,17 +37,19 @@ struct {
 static __always_inline void count_rule(const struct __sk_buff *skb, __u32 network,
 				       const struct control *state, __u32 rule, __u32 generation)
 {
-	__u32 index = rule + (generation & 1) * RULE_COUNTS;
-	struct rule_count *value;
+	__u32 index = rule / LIMIT_COUNTED + (generation & 1) * RULE_COUNTS;
+	struct rule_counts *counts;
+	struct rule_count *count;
 
 	/* This list, or the one that takes its place. */
 	if (generation - state->generation > 1)
 		return;
-	value = bpf_map_lookup_elem(&rule_counts, &index);
-	if (value) {
-		value->packets += 1;
-		value->bytes += skb->len - network;
-	}
+	counts = bpf_map_lookup_elem(&rule_counts, &index);
+	if (!counts)
+		return;
+	count = &counts->of[rule % LIMIT_COUNTED];
+	count->packets += 1;
+	count->bytes += skb->len - network;
 }
 
 #endif

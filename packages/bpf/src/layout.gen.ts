@@ -29,6 +29,7 @@ export const Limit = {
   ends: 32768,
   memories: 16384,
   trace: 262144,
+  counted: 64,
 } as const
 
 export const Action = {

@@ -88,11 +88,10 @@ export class RulesInForce {
     this.#writeControl()
   }
 
-  #clearCounts(list: RuleList): void {
-    const zeros = Buffer.alloc(
-      Math.min(batch, list.rules + 1) * ruleCountSize * bpf.possibleCpus('count processors'),
-    )
-    for (const { first, count } of batchesOf(list)) this.#object.putRange('rule_counts', first, count, zeros)
+  #clearCounts({ generation, rules }: RuleList): void {
+    const zeros = Buffer.alloc(batch * bpf.possibleCpus('count processors') * entrySize)
+    for (const { first, entries } of batchesOf(generation, rules))
+      this.#object.putRange('rule_counts', first, entries, zeros)
   }
 
   /** Calls back with each entry of rules with `log`. Close it to stop. */
@@ -107,12 +106,19 @@ export class RulesInForce {
    * Packets and bytes by the number of the rule that decided them, the default's first; of a list in force, or of the one
    * before, whose counts are final.
    */
-  counts(list: Pick<RuleList, 'generation' | 'rules'>): { packets: bigint; bytes: bigint }[] {
-    const size = ruleCountSize * bpf.possibleCpus('count processors')
-    return batchesOf(list).flatMap(({ first, count }) => {
-      const values = this.#object.range('rule_counts', first, count, size)
-      return Array.from({ length: count }, (_, at) => sumOf(values, at * size, (at + 1) * size))
+  counts({
+    generation,
+    rules,
+  }: Pick<RuleList, 'generation' | 'rules'>): { packets: bigint; bytes: bigint }[] {
+    const cpus = bpf.possibleCpus('count processors')
+    const counts = batchesOf(generation, rules).flatMap(({ first, entries }) => {
+      const values = this.#object.range('rule_counts', first, entries, cpus * entrySize)
+      return Array.from({ length: entries * Limit.counted }, (_, at) => {
+        const [entry, within] = [Math.floor(at / Limit.counted), at % Limit.counted]
+        return sumOf(values, entry * cpus * entrySize + within * ruleCountSize, cpus)
+      })
     })
+    return counts.slice(0, rules + 1)
   }
 
   /**
@@ -166,26 +172,27 @@ export class RulesInForce {
   }
 }
 
-/** Counts are read and cleared so many at a time: on hosts with hundreds of processors each has kilobytes. */
-const batch = 1024
+/** Of the counts of rules that lie together, for one processor. */
+const entrySize = Limit.counted * ruleCountSize
+
+/** Entries that are read and cleared at a time: on hosts with hundreds of processors each has some 100 kilobytes. */
+const batch = 16
 
 /** Where the packets of a list's rules, and of its default, are counted; see rule_counts.h. */
-function batchesOf({ generation, rules }: Pick<RuleList, 'generation' | 'rules'>): {
-  first: number
-  count: number
-}[] {
-  const half = (generation & 1) * (Limit.rules + 1)
-  return Array.from({ length: Math.ceil((rules + 1) / batch) }, (_, at) => ({
+function batchesOf(generation: number, rules: number): { first: number; entries: number }[] {
+  const half = (generation & 1) * (Limit.rules / Limit.counted + 1)
+  const all = Math.ceil((rules + 1) / Limit.counted)
+  return Array.from({ length: Math.ceil(all / batch) }, (_, at) => ({
     first: half + at * batch,
-    count: Math.min(batch, rules + 1 - at * batch),
+    entries: Math.min(batch, all - at * batch),
   }))
 }
 
 /** Of one rule, over all processors. */
-function sumOf(values: Buffer, begin: number, end: number): { packets: bigint; bytes: bigint } {
+function sumOf(values: Buffer, begin: number, cpus: number): { packets: bigint; bytes: bigint } {
   let [packets, bytes] = [0n, 0n]
-  for (let at = begin; at < end; at += ruleCountSize) {
-    const count = readRuleCount(values, at)
+  for (let cpu = 0; cpu < cpus; cpu++) {
+    const count = readRuleCount(values, begin + cpu * entrySize)
     packets += count.packets
     bytes += count.bytes
   }
