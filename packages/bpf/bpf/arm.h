@@ -105,8 +105,10 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	pair->to[WAY_UP] = request->upstream;
 	reverse(&pair->to[WAY_DOWN], &request->client);
 	up->first = a->copied_seq - request->unread_up;
+	up->sent = client->write_seq;
 	up->delta = b->write_seq - up->first;
 	down->first = b->copied_seq - request->unread_down;
+	down->sent = b->rcv_nxt;
 	down->delta = a->write_seq - down->first;
 	/* Both clocks are this host's. Of the upstream's, what it said last is the best we know. */
 	up->clock_delta = b->tsoffset - client->tsoffset;
@@ -138,7 +140,7 @@ SEC("tc")
 int arm(struct __sk_buff *skb)
 {
 	struct bpf_sock *client = NULL, *a = NULL, *b = NULL, *upstream = NULL;
-	struct tcp_sock *client_tcp, *a_tcp, *b_tcp;
+	struct tcp_sock *client_tcp, *a_tcp, *b_tcp, *upstream_tcp;
 	struct carriage carriage = {};
 	struct arming request;
 	struct membership *member;
@@ -195,11 +197,14 @@ int arm(struct __sk_buff *skb)
 			goto free;
 	} else {
 		why = UNFIT_INTERFACE;
-		if (!upstream || !bpf_skc_to_tcp_sock(upstream))
+		upstream_tcp = upstream ? bpf_skc_to_tcp_sock(upstream) : NULL;
+		if (!upstream_tcp)
 			goto free;
+		pair->ways[WAY_DOWN].sent = upstream_tcp->write_seq;
 		why = UNFIT_FULL;
 		if (!enlist(upstream, &request, ROLE_SENDER, WAY_DOWN))
 			goto free;
+		pair->ways[WAY_DOWN].sent = upstream_tcp->write_seq;
 	}
 	leg = (struct leg){.pair = request.pair, .serial = request.serial, .way = WAY_DOWN};
 	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
@@ -208,6 +213,9 @@ int arm(struct __sk_buff *skb)
 	if (bpf_map_update_elem(&legs, &request.client, &leg, BPF_ANY) ||
 	    !enlist(client, &request, ROLE_SENDER, WAY_UP))
 		goto free;
+	/* All that comes behind is carried. Not snd_nxt, which follows when a segment is on its
+	 * way. */
+	pair->ways[WAY_UP].sent = client_tcp->write_seq;
 	silence(pair, a_tcp, b_tcp);
 	why = UNFIT_NOT;
 	report(&carriage, pair);

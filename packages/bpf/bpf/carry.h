@@ -238,6 +238,23 @@ static __always_inline void count_sent(struct __sk_buff *skb, __u32 network, __u
 		count_rule(skb, network, state, rule, generation);
 }
 
+/* Whether another connection of ours has the port of this one, which is over: its answers are its
+ * own, also an ACK with the old numbers, of an upstream that is to hear from it that they are
+ * (RFC 9293, 3.10.7.3). */
+static __always_inline bool is_taken(struct __sk_buff *skb, const struct pair *pair)
+{
+	struct bpf_sock *sk = sender(skb, &pair->to[WAY_UP], pair->v6);
+	struct membership *member;
+	bool other;
+
+	if (!sk)
+		return false;
+	member = bpf_sk_storage_get(&members, sk, NULL, 0);
+	other = !member || member->serial != pair->serial;
+	bpf_sk_release(sk);
+	return other;
+}
+
 enum outcome { LEFT, TRANSLATED, SPOILT };
 
 /* A packet that a program or an upstream sent. Global: or the verifier would follow it from every
@@ -264,12 +281,17 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 		bpf_spin_unlock(&pair->lock);
 		tell(index, pair);
 	}
+	if (state == PAIR_SEVERED || state == PAIR_CLOSED) {
+		/* Until it is forgotten, its ports may be another connection's. */
+		if (segment->flags & TCP_SYN || (way == WAY_DOWN && is_taken(skb, pair)))
+			return because(SPLICE_STALE, LEFT);
+	}
 	if (state == PAIR_SEVERED) {
 		if (way == WAY_DOWN || segment->payload || make_reset(skb, segment))
 			return because(SPLICE_SEVERED, SPOILT);
 	} else if (state == PAIR_CLOSED) {
 		/* Whose last ACK was lost says FIN again, and is answered. */
-		if (segment->flags & TCP_SYN || segment->end != pair->ways[way & 1].fin)
+		if (segment->end != pair->ways[way & 1].fin)
 			return because(SPLICE_STALE, LEFT);
 	} else if ((state != PAIR_CARRIED && state != PAIR_SPLICED) ||
 		   (segment->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {

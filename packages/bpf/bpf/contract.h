@@ -371,6 +371,7 @@ enum counter {
 	/* lo_ingress */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,
+	COUNT_REOPENED, /* a SYN: a reset goes before it, to our socket of an earlier connection */
 	COUNT_DROPPED_NO_LISTENER, /* the listener is gone: the process ended or is closing */
 	COUNT_DROPPED_ASSIGN,
 	COUNT_DROPPED_MALFORMED,

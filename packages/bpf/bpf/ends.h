@@ -3,7 +3,7 @@
 #ifndef TPROXY_ENDS_H
 #define TPROXY_ENDS_H
 
-#include "pair.h"
+#include "packet.h"
 
 static __always_inline void reverse(struct flow_key *to, const struct flow_key *key)
 {

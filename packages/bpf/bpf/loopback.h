@@ -6,6 +6,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "redirect.h"
+#include "reopen.h"
 #include "trace.h"
 
 /* The listener of a slot for a family, to be released. */
@@ -20,6 +21,7 @@ static __always_inline int deliver(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct bpf_sock *sk;
+	__u32 due = 0;
 	long error;
 
 	if ((skb->mark & ~MARK_SLOT) != settings.mark)
@@ -28,11 +30,14 @@ static __always_inline int deliver(struct __sk_buff *skb)
 	if (read_packet(skb, ETH_HLEN, &packet) != READ_ALL || packet.fragment == FRAGMENT_LATER ||
 	    packet.protocol != IPPROTO_TCP)
 		return because(COUNT_DROPPED_MALFORMED, NEXT);
-	sk = find_receiver(skb, &packet);
+	sk = receiver(skb, &packet.key, packet.ethertype == ETH_P_IPV6);
 	if (sk) {
 		bool established = sk->state != BPF_TCP_LISTEN;
+		bool earlier = established && is_earlier(skb, &packet, sk, &due);
 
 		bpf_sk_release(sk);
+		if (earlier)
+			return reopen(skb, packet.transport, due);
 		if (established)
 			return because(COUNT_ESTABLISHED, NEXT);
 	}
@@ -52,7 +57,8 @@ static __always_inline int deliver(struct __sk_buff *skb)
  * the SYN may reuse it (RFC 6191) and then asks listener_lookup. An ACK without socket goes to the
  * listener too: it may answer a SYN cookie.
  *
- * NEXT: not ours, or assigned. TC_ACT_SHOT: there is nobody to take it.
+ * NEXT: not ours, or assigned. TC_ACT_REDIRECT: it comes again, behind a reset. TC_ACT_SHOT: there
+ * is nobody to take it.
  */
 SEC("tc")
 int lo_ingress(struct __sk_buff *skb)

@@ -206,28 +206,6 @@ static __always_inline enum reading read_packet(struct __sk_buff *skb, __u32 har
 	}
 }
 
-/* The socket that this packet is addressed to, as the stack would find it on arrival; to be
- * released. */
-static __always_inline struct bpf_sock *find_receiver(struct __sk_buff *skb,
-						      const struct packet *packet)
-{
-	const struct flow_key *key = &packet->key;
-	struct bpf_sock_tuple tuple = {};
-
-	if (packet->ethertype == ETH_P_IP) {
-		__builtin_memcpy(&tuple.ipv4.saddr, key->source + 12, 4);
-		__builtin_memcpy(&tuple.ipv4.daddr, key->destination + 12, 4);
-		tuple.ipv4.sport = key->source_port;
-		tuple.ipv4.dport = key->destination_port;
-		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	}
-	__builtin_memcpy(&tuple.ipv6.saddr, key->source, 16);
-	__builtin_memcpy(&tuple.ipv6.daddr, key->destination, 16);
-	tuple.ipv6.sport = key->source_port;
-	tuple.ipv6.dport = key->destination_port;
-	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-}
-
 /* Of packets that we make. */
 #define HOPS 64
 

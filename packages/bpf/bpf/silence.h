@@ -16,6 +16,11 @@ static __always_inline bool delivered(const struct way *way, const struct tcp_so
 {
 	__u32 acked = after(way->acked, to->snd_una) ? way->acked : to->snd_una;
 
+	/* What had been sent by then may still be on its way to our socket, which would take it and
+	 * not say so: its sender would repeat it after a timeout. Or it was lost there, and was
+	 * carried when it came again. */
+	if (after(way->sent, from->rcv_nxt) && after(way->sent + way->delta, acked))
+		return false;
 	return from->copied_seq == from->rcv_nxt &&
 	       from->copied_seq + way->delta == to->write_seq && !after(to->write_seq, acked);
 }

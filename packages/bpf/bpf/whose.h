@@ -4,6 +4,7 @@
 #ifndef TPROXY_WHOSE_H
 #define TPROXY_WHOSE_H
 
+#include "ends.h"
 #include "kernel.h"
 #include "maps.h"
 #include "packet.h"
@@ -26,17 +27,17 @@ static __always_inline bool is_kernels_own(const struct packet *packet, const st
  */
 static __always_inline bool belongs_to_us(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct bpf_sock *receiver;
+	struct bpf_sock *ours;
 	bool accepted;
 
 	if (packet->protocol != IPPROTO_TCP || packet->fragment == FRAGMENT_LATER ||
 	    packet->flags & TCP_SYN)
 		return false;
-	receiver = find_receiver(skb, packet);
-	if (!receiver)
+	ours = receiver(skb, &packet->key, packet->ethertype == ETH_P_IPV6);
+	if (!ours)
 		return false;
-	accepted = receiver->state != BPF_TCP_LISTEN;
-	bpf_sk_release(receiver);
+	accepted = ours->state != BPF_TCP_LISTEN;
+	bpf_sk_release(ours);
 	return accepted;
 }
 

@@ -108,15 +108,16 @@ export const Counter = {
   remembered: 28,
   assigned: 29,
   established: 30,
-  droppedNoListener: 31,
-  droppedAssign: 32,
-  droppedMalformed: 33,
-  listenerFound: 34,
-  returned: 35,
-  passedLoopback: 36,
-  droppedReturn: 37,
-  ownerLost: 38,
-  max: 39,
+  reopened: 31,
+  droppedNoListener: 32,
+  droppedAssign: 33,
+  droppedMalformed: 34,
+  listenerFound: 35,
+  returned: 36,
+  passedLoopback: 37,
+  droppedReturn: 38,
+  ownerLost: 39,
+  max: 40,
 } as const
 
 export const MemoryBy = {
@@ -744,4 +745,4 @@ export function writeTraceEvent(buffer: Buffer, value: TraceEvent, at = 0): Buff
 }
 
 /** Of the maps that outlive a process. */
-export const keptLayout = '30e72e41c759'
+export const keptLayout = '38f3b11a81da'

@@ -119,7 +119,7 @@ export class Pair implements Splice {
     } catch (error) {
       if (!(error instanceof BrokenSocket)) throw error
       const by = error.socket === towardsClient ? 'client' : 'upstream'
-      queueMicrotask(() => this.abort({ how: 'reset', by, error }))
+      queueMicrotask(() => this.#broke({ how: 'reset', by, error }))
     }
   }
 
@@ -239,6 +239,13 @@ export class Pair implements Splice {
     if (this.#held === undefined) return
     this.#owner.budget.open += half
     this.#isCounted = true
+  }
+
+  /** One of our sockets was reset: also when its end, closed by now, has heard it say something late. */
+  #broke(end: SessionEnd): void {
+    const carriage = this.settle()
+    if (carriage.state === PairState.closed) this.update(carriage)
+    else this.abort(end)
   }
 
   #leaveAlone(): void {
