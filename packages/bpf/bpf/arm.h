@@ -3,6 +3,7 @@
 #ifndef TPROXY_ARM_H
 #define TPROXY_ARM_H
 
+#include "carry.h"
 #include "ends.h"
 #include "kernel.h"
 #include "opened.h"
@@ -132,6 +133,20 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	return UNFIT_NOT;
 }
 
+/* The program has its addresses for another connection now: it let go of this one without a word,
+ * or gave it up long ago. The upstream hears a reset when it says something. */
+static __always_inline void supersede(const struct leg *leg)
+{
+	__u32 index = leg->pair;
+	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
+
+	if (!pair || pair->serial != leg->serial || leg->way != WAY_UP ||
+	    (pair->state != PAIR_CARRIED && pair->state != PAIR_SPLICED))
+		return;
+	pair->by = WAY_UP;
+	end_pair(pair, index, PAIR_RESET);
+}
+
 /*
  * Run by the process, on a frame that holds a struct arming, when it begins to relay: from now on
  * byte k of the one connection is byte k of the other. Answers with a struct carriage.
@@ -146,7 +161,7 @@ int arm(struct __sk_buff *skb)
 	struct membership *member;
 	struct opened *opened;
 	struct flow_key incoming, v4;
-	struct leg leg;
+	struct leg leg, *earlier;
 	struct pair *pair;
 	enum unfit why = UNFIT_GONE;
 	bool v6;
@@ -209,6 +224,9 @@ int arm(struct __sk_buff *skb)
 	leg = (struct leg){.pair = request.pair, .serial = request.serial, .way = WAY_DOWN};
 	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
 		goto free;
+	earlier = bpf_map_lookup_elem(&legs, &request.client);
+	if (earlier)
+		supersede(earlier);
 	leg.way = WAY_UP;
 	if (bpf_map_update_elem(&legs, &request.client, &leg, BPF_ANY) ||
 	    !enlist(client, &request, ROLE_SENDER, WAY_UP))

@@ -244,15 +244,13 @@ static __always_inline void count_sent(struct __sk_buff *skb, __u32 network, __u
 static __always_inline bool is_taken(struct __sk_buff *skb, const struct pair *pair)
 {
 	struct bpf_sock *sk = sender(skb, &pair->to[WAY_UP], pair->v6);
-	struct membership *member;
-	bool other;
+	bool taken;
 
 	if (!sk)
 		return false;
-	member = bpf_sk_storage_get(&members, sk, NULL, 0);
-	other = !member || member->serial != pair->serial;
+	taken = !is_of(sk, pair);
 	bpf_sk_release(sk);
-	return other;
+	return taken;
 }
 
 enum outcome { LEFT, TRANSLATED, SPOILT };

@@ -105,6 +105,14 @@ struct {
 	__type(value, struct membership);
 } members SEC(".maps");
 
+/* Whether a socket is of a pair: its addresses may be another's by now. */
+static __always_inline bool is_of(struct bpf_sock *sk, const struct pair *pair)
+{
+	struct membership *member = bpf_sk_storage_get(&members, sk, NULL, 0);
+
+	return member && member->serial == pair->serial;
+}
+
 /* Interfaces where we look, by ifindex. Written by: the process, before it attaches there. Read by:
  * arm, and for what comes by one interface and belongs to another. Bounded: LIMIT_HOOKED; what
  * leads elsewhere is relayed. */

@@ -36,7 +36,7 @@ int sever(struct __sk_buff *skb)
 	if (!client)
 		return DONE;
 	tcp = bpf_skc_to_tcp_sock(client);
-	if (!tcp || !device) {
+	if (!tcp || !device || !is_of(client, pair)) {
 		bpf_sk_release(client);
 		return DONE;
 	}
