@@ -59,8 +59,9 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const held = await holdDial(world.client, [origin, 7], { echo: 1000 })
     await expect.poll(() => sessions(proxy).length).toBe(1)
     await sleep(200)
-    const peers = await world.internet.sh('ss -Htn state established sport = :7')
-    const port = Number(/:(\d+)\s*$/.exec(peers)?.[1])
+    const own = `${sessions(proxy)[0]?.source.port}`
+    const connected = await world.client.sh(`ss -Htn state established dport = :7 and sport != :${own}`)
+    const port = Number(/:(\d+)\s+\S+\s*$/.exec(connected)?.[1])
     await tellRules(proxy, { rules: ['direct tcp'], reset: true })
     await tellRules(proxy, { rules: [] })
     const next = await dial(world.client, [origin, 7], { bind: port, echo: 1000 })
