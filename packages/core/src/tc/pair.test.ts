@@ -3,7 +3,7 @@ import { type Carriage, PairState, type Splicing } from '@tproxy/bpf'
 import { expect, test } from 'vitest'
 import type { SessionEnd } from '../session.ts'
 import { Pair } from './pair.ts'
-import { TcpSocket } from './tcp-socket.ts'
+import { BrokenSocket, TcpSocket } from './tcp-socket.ts'
 
 const carried: Carriage = {
   state: PairState.carried,
@@ -25,12 +25,13 @@ function onePair(limits: { idleMs: number; halfClosedMs: number } = { idleMs: 10
     sever: () => void kernel.severed++,
   }
   const gone = () => new TcpSocket(new Socket().destroy())
+  const sockets = [gone(), gone()] as const
   const pair = new Pair({
     index: 0,
     serial: 1,
     family: 4,
     listener: { ...limits, relay: () => {}, silent: () => {}, ended: (end) => void ends.push(end) },
-    sockets: [gone(), gone()],
+    sockets,
     owner: {
       splicing: splicing as Splicing,
       budget: { limit: 1, open: 0 },
@@ -39,7 +40,7 @@ function onePair(limits: { idleMs: number; halfClosedMs: number } = { idleMs: 10
       over: () => {},
     },
   })
-  return { pair, kernel, ends }
+  return { pair, kernel, ends, sockets }
 }
 
 test('what our sockets cannot deliver is ended when nothing moves for too long', () => {
@@ -71,4 +72,19 @@ test('when its relay ends, all bytes are counted that the kernel has carried unt
   pair.release()
   kernel.carriage = { ...carried, sent: 7n }
   expect(pair.bytes).toEqual({ sent: 1000, received: 5 })
+})
+
+test('a socket of ours that was reset ends what still lasts, and what had ended in order has ended so', async () => {
+  const states = { carried: 'reset', closed: 'closed' } as const
+  for (const [state, how] of Object.entries(states)) {
+    const { pair, kernel, ends, sockets } = onePair()
+    kernel.carriage = { ...carried, state: PairState[state as keyof typeof states] }
+    sockets[0].read = () => {
+      throw new BrokenSocket(sockets[0], new Error('ECONNRESET'))
+    }
+    pair.deliver()
+    await Promise.resolve()
+    expect(ends).toMatchObject([how === 'reset' ? { how, by: 'client' } : { how }])
+    expect(kernel.severed).toBe(how === 'reset' ? 1 : 0)
+  }
 })
