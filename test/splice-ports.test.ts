@@ -38,6 +38,24 @@ for last in (False, False, True):
   s.close()
 `
 
+/** Has something echoed, lets its socket vanish, and has something echoed by a new one with its port when it is told to. */
+const returning = `
+import socket, sys
+source, origin = sys.argv[1:3]
+for vanishes in (True, False):
+  s = socket.socket(socket.AF_INET6 if ':' in origin else socket.AF_INET)
+  s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  s.bind((source, 20002))
+  s.connect((origin, 7))
+  s.sendall(b'hello')
+  if s.recv(5) != b'hello': sys.exit('not the echo')
+  if not vanishes: break
+  print('heard', flush=True)
+  sys.stdin.readline()
+  s.setsockopt(socket.IPPROTO_TCP, 19, 1)
+  s.close()
+`
+
 describe.each([4, 6] as const)('over IPv%i', (family) => {
   const { client, origin } = addresses[family]
 
@@ -51,6 +69,20 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await proxy.until((program) => ends(program).length === 3, 'three ends')
     const gone = { how: 'reset', by: 'client' }
     expect(ends(proxy)).toMatchObject([gone, gone, { how: 'closed' }])
+    await expectEnd(proxy)
+  })
+
+  test('what a program left has ended when it comes back by the port, also past the proxy', async () => {
+    await using proxy = await proxied()
+    await using program = world.client.spawn('python3', ['-c', returning, client, origin])
+    await program.until(({ stdout }) => stdout.includes('heard'), 'an echo')
+    await expect.poll(() => sessions(proxy).length).toBe(1)
+    await sleep(200)
+    await tellRules(proxy, { rules: ['direct tcp'] })
+    program.child.stdin?.write('again\n')
+    expect(await program.exited).toMatchObject({ code: 0, stderr: '' })
+    await proxy.until((it) => ends(it).length > 0, 'the end')
+    expect(ends(proxy)).toMatchObject([{ how: 'reset', by: 'client', carried: 'splice' }])
     await expectEnd(proxy)
   })
 

@@ -3,7 +3,6 @@
 #ifndef TPROXY_ARM_H
 #define TPROXY_ARM_H
 
-#include "carry.h"
 #include "ends.h"
 #include "kernel.h"
 #include "opened.h"
@@ -74,6 +73,20 @@ static __always_inline bool enlist(struct bpf_sock *sk, const struct arming *req
 	return true;
 }
 
+/* What no socket of ours has received: until it is known what one may still receive. */
+#define NEVER(seq) ((seq) + (1 << 30))
+
+/* GSO_LEGACY_MAX_SIZE of include/linux/netdevice.h. */
+#define SEGMENT_MAX 65536
+
+/* Up to where a socket may have sent: snd_nxt follows when a segment is on its way. */
+static __always_inline __u32 sent_by(const struct tcp_sock *tcp)
+{
+	__u32 most = tcp->snd_nxt + SEGMENT_MAX, written = tcp->write_seq;
+
+	return after(written, most) ? most : written;
+}
+
 /* Fills in a pair whose three sockets, or four, are at hand. */
 static __always_inline enum unfit fill(struct pair *pair, const struct arming *request, bool v6,
 				       const struct tcp_sock *client, const struct tcp_sock *a,
@@ -106,7 +119,7 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	pair->to[WAY_UP] = request->upstream;
 	reverse(&pair->to[WAY_DOWN], &request->client);
 	up->first = a->copied_seq - request->unread_up;
-	up->sent = client->write_seq;
+	up->sent = NEVER(up->first);
 	up->delta = b->write_seq - up->first;
 	down->first = b->copied_seq - request->unread_down;
 	down->sent = b->rcv_nxt;
@@ -133,20 +146,6 @@ static __always_inline enum unfit fill(struct pair *pair, const struct arming *r
 	return UNFIT_NOT;
 }
 
-/* The program has its addresses for another connection now: it let go of this one without a word,
- * or gave it up long ago. The upstream hears a reset when it says something. */
-static __always_inline void supersede(const struct leg *leg)
-{
-	__u32 index = leg->pair;
-	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
-
-	if (!pair || pair->serial != leg->serial || leg->way != WAY_UP ||
-	    (pair->state != PAIR_CARRIED && pair->state != PAIR_SPLICED))
-		return;
-	pair->by = WAY_UP;
-	end_pair(pair, index, PAIR_RESET);
-}
-
 /*
  * Run by the process, on a frame that holds a struct arming, when it begins to relay: from now on
  * byte k of the one connection is byte k of the other. Answers with a struct carriage.
@@ -161,7 +160,7 @@ int arm(struct __sk_buff *skb)
 	struct membership *member;
 	struct opened *opened;
 	struct flow_key incoming, v4;
-	struct leg leg, *earlier;
+	struct leg leg;
 	struct pair *pair;
 	enum unfit why = UNFIT_GONE;
 	bool v6;
@@ -215,25 +214,21 @@ int arm(struct __sk_buff *skb)
 		upstream_tcp = upstream ? bpf_skc_to_tcp_sock(upstream) : NULL;
 		if (!upstream_tcp)
 			goto free;
-		pair->ways[WAY_DOWN].sent = upstream_tcp->write_seq;
+		pair->ways[WAY_DOWN].sent = NEVER(pair->ways[WAY_DOWN].first);
 		why = UNFIT_FULL;
 		if (!enlist(upstream, &request, ROLE_SENDER, WAY_DOWN))
 			goto free;
-		pair->ways[WAY_DOWN].sent = upstream_tcp->write_seq;
+		pair->ways[WAY_DOWN].sent = sent_by(upstream_tcp);
 	}
 	leg = (struct leg){.pair = request.pair, .serial = request.serial, .way = WAY_DOWN};
 	if (bpf_map_update_elem(&legs, &incoming, &leg, BPF_ANY))
 		goto free;
-	earlier = bpf_map_lookup_elem(&legs, &request.client);
-	if (earlier)
-		supersede(earlier);
 	leg.way = WAY_UP;
 	if (bpf_map_update_elem(&legs, &request.client, &leg, BPF_ANY) ||
 	    !enlist(client, &request, ROLE_SENDER, WAY_UP))
 		goto free;
-	/* All that comes behind is carried. Not snd_nxt, which follows when a segment is on its
-	 * way. */
-	pair->ways[WAY_UP].sent = client_tcp->write_seq;
+	/* All that comes behind is carried. */
+	pair->ways[WAY_UP].sent = sent_by(client_tcp);
 	silence(pair, a_tcp, b_tcp);
 	why = UNFIT_NOT;
 	report(&carriage, pair);

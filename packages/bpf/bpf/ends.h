@@ -49,4 +49,11 @@ static __always_inline struct bpf_sock *sender(struct __sk_buff *skb, const stru
 			   key->source_port, v6);
 }
 
+/* Not the sockets of TIME_WAIT and SYN_RECV, which the kernel keeps in place of what is gone, or
+ * not there yet (sk_fullsock() of include/net/sock.h; the helper takes longer). */
+static __always_inline bool is_full(const struct bpf_sock *sk)
+{
+	return sk->state != BPF_TCP_TIME_WAIT && sk->state != BPF_TCP_NEW_SYN_RECV;
+}
+
 #endif

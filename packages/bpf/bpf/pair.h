@@ -15,7 +15,7 @@ const volatile struct settings settings SEC(".rodata.settings");
 /* One direction of a pair. Sequence numbers are those of whom the bytes come from. */
 struct way {
 	__u32 first; /* of the first byte that is carried */
-	__u32 sent;  /* up to where a sender on this host had written when the pair was armed */
+	__u32 sent;  /* up to where a sender on this host may have sent when the pair was armed */
 	__u32 delta; /* added, it becomes what the receiver expects */
 	__u32 clock_delta; /* the same for timestamps */
 	__u32 clock_first; /* the sender's timestamp before any that was carried */

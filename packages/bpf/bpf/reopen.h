@@ -56,6 +56,10 @@ static __noinline int reopen(struct __sk_buff *skb, __u32 transport, __u32 due)
 {
 	struct kind syn, reset = {.seq = bpf_htonl(due)};
 
+	skb->tc_index = 1;
+	/* It would come for ever where a kernel has no room for it (CONFIG_NET_SCHED). */
+	if (!*(volatile __u32 *)&skb->tc_index)
+		return because(COUNT_ESTABLISHED, NEXT);
 	if (bpf_skb_load_bytes(skb, transport + 4, &syn.seq, 4) ||
 	    bpf_skb_load_bytes(skb, transport + 12, &syn.flags, 2))
 		return because(COUNT_DROPPED_MALFORMED, TC_ACT_SHOT);
@@ -65,7 +69,6 @@ static __noinline int reopen(struct __sk_buff *skb, __u32 transport, __u32 due)
 	bpf_clone_redirect(skb, settings.lo_ifindex, BPF_F_INGRESS);
 	if (turn(skb, transport, &reset, &syn))
 		return because(COUNT_DROPPED_REWRITE, TC_ACT_SHOT);
-	skb->tc_index = 1;
 	count(COUNT_REOPENED);
 	return bpf_redirect(settings.lo_ifindex, BPF_F_INGRESS);
 }

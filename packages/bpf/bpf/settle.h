@@ -126,8 +126,9 @@ int settle(struct __sk_buff *skb)
 	if (pair->state == PAIR_CARRIED || pair->state == PAIR_SPLICED) {
 		a = sender(skb, &pair->to[WAY_DOWN], pair->v6);
 		b = sender(skb, &pair->to[WAY_UP], pair->v6);
-		a_tcp = a ? bpf_skc_to_tcp_sock(a) : NULL;
-		b_tcp = b ? bpf_skc_to_tcp_sock(b) : NULL;
+		/* Not of those who have the addresses since. */
+		a_tcp = a && is_of(a, pair) ? bpf_skc_to_tcp_sock(a) : NULL;
+		b_tcp = b && is_of(b, pair) ? bpf_skc_to_tcp_sock(b) : NULL;
 		/* Also the silent one that holds the port: it would give up at last. */
 		if (b_tcp)
 			acknowledge(skb, pair, WAY_UP, b_tcp);
@@ -141,7 +142,7 @@ int settle(struct __sk_buff *skb)
 			bpf_sk_release(b);
 	}
 	client = receiver(skb, &pair->to[WAY_DOWN], pair->v6);
-	carriage.alone = !client;
+	carriage.alone = !client || (is_full(client) && !is_of(client, pair));
 	if (client)
 		bpf_sk_release(client);
 	report(&carriage, pair);

@@ -75,7 +75,7 @@ static __noinline __u32 fall_silent(struct __sk_buff *skb, struct pair *pair, __
 	struct bpf_sock *b = sender(skb, &pair->to[WAY_UP], pair->v6);
 	struct tcp_sock *a_tcp, *b_tcp;
 
-	if (a && b) {
+	if (a && b && is_of(a, pair) && is_of(b, pair)) {
 		a_tcp = bpf_skc_to_tcp_sock(a);
 		b_tcp = bpf_skc_to_tcp_sock(b);
 		if (a_tcp && b_tcp && silence(pair, a_tcp, b_tcp))

@@ -117,11 +117,31 @@ static __noinline void note_opening(struct __sk_buff *skb, __u32 network)
 		member->plain = same;
 }
 
-/* Not the sockets of TIME_WAIT and SYN_RECV, which the kernel keeps in place of what is gone, or
- * not there yet (sk_fullsock() of include/net/sock.h; the helper takes longer). */
-static __always_inline bool is_full(const struct bpf_sock *sk)
+/* Who connects has these addresses for itself: a connection that the kernel carries for them was
+ * let go of without a word, or given up long ago. Its upstream hears a reset when it says
+ * something. */
+static __noinline void supersede(struct __sk_buff *skb, __u32 network)
 {
-	return sk->state != BPF_TCP_TIME_WAIT && sk->state != BPF_TCP_NEW_SYN_RECV;
+	struct flow_key key = {};
+	struct segment segment;
+	bool lasts;
+	struct pair *pair;
+	__u32 index;
+
+	if (!read_segment(skb, network, &segment, &key))
+		return;
+	pair = pair_of_leg(&key, WAY_UP, &index);
+	if (!pair)
+		return;
+	bpf_spin_lock(&pair->lock);
+	lasts = pair->state == PAIR_CARRIED || pair->state == PAIR_SPLICED;
+	if (lasts) {
+		pair->state = PAIR_RESET;
+		pair->by = WAY_UP;
+	}
+	bpf_spin_unlock(&pair->lock);
+	if (lasts)
+		tell(index, pair);
 }
 
 /* Into an interface, as if received there. Its link layer header, if any, is in place. */
@@ -209,6 +229,8 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 
 	if (sk && sk->state == BPF_TCP_SYN_SENT) {
 		note_opening(skb, network);
+		if (way == WAY_UP && !vacant)
+			supersede(skb, network);
 		return NEXT;
 	}
 	if (vacant)

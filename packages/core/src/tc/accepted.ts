@@ -53,7 +53,7 @@ export class AcceptedConnection implements Accepted {
     this.dscp = flow?.dscp
     this.end = end
     this.#flow = flow
-    this.#key = { ...key, source: key.source.slice(), destination: key.destination.slice() }
+    this.#key = { ...key, source: new Uint8Array(key.source), destination: new Uint8Array(key.destination) }
     this.#acceptance = acceptance
   }
 

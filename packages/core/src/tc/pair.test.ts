@@ -74,17 +74,18 @@ test('when its relay ends, all bytes are counted that the kernel has carried unt
   expect(pair.bytes).toEqual({ sent: 1000, received: 5 })
 })
 
-test('a socket of ours that was reset ends what still lasts, and what had ended in order has ended so', async () => {
-  const states = { carried: 'reset', closed: 'closed' } as const
-  for (const [state, how] of Object.entries(states)) {
+test('a socket of ours that was reset ends what still lasts; what had ended before has ended so', async () => {
+  const ended = { carried: 'reset', closed: 'closed', reset: 'reset' } as const
+  for (const [state, how] of Object.entries(ended)) {
     const { pair, kernel, ends, sockets } = onePair()
-    kernel.carriage = { ...carried, state: PairState[state as keyof typeof states] }
+    kernel.carriage = { ...carried, state: PairState[state as keyof typeof ended], by: 1 }
     sockets[0].read = () => {
       throw new BrokenSocket(sockets[0], new Error('ECONNRESET'))
     }
     pair.deliver()
     await Promise.resolve()
-    expect(ends).toMatchObject([how === 'reset' ? { how, by: 'client' } : { how }])
-    expect(kernel.severed).toBe(how === 'reset' ? 1 : 0)
+    const by = state === 'reset' ? 'upstream' : 'client'
+    expect(ends).toMatchObject([how === 'closed' ? { how } : { how, by }])
+    expect(kernel.severed).toBe(state === 'carried' ? 1 : 0)
   }
 })

@@ -241,10 +241,11 @@ export class Pair implements Splice {
     this.#isCounted = true
   }
 
-  /** One of our sockets was reset: also when its end, closed by now, has heard it say something late. */
+  /** One of our sockets was reset: perhaps since its end, gone by now, has heard it say something late. */
   #broke(end: SessionEnd): void {
+    if (this.#isOver) return
     const carriage = this.settle()
-    if (carriage.state === PairState.closed) this.update(carriage)
+    if (carriage.state === PairState.closed || carriage.state === PairState.reset) this.update(carriage)
     else this.abort(end)
   }
 
