@@ -35,12 +35,15 @@ static __always_inline long turn(struct __sk_buff *skb, __u32 transport, const s
 static __always_inline bool is_earlier(struct __sk_buff *skb, const struct packet *packet,
 				       struct bpf_sock *ours, __u32 *due)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(ours);
 	struct bpf_sock *program;
+	struct tcp_sock *tcp;
 	bool connects;
 
 	/* One look is enough, also where that has no effect yet, for the process is using it. */
-	if (!tcp || ours->state == BPF_TCP_SYN_RECV || !is_syn(packet) || skb->tc_index)
+	if (!is_syn(packet) || skb->tc_index || ours->state == BPF_TCP_SYN_RECV)
+		return false;
+	tcp = bpf_skc_to_tcp_sock(ours);
+	if (!tcp)
 		return false;
 	*due = tcp->rcv_nxt;
 	program = sender(skb, &packet->key, packet->ethertype == ETH_P_IPV6);
