@@ -89,9 +89,11 @@ export class RulesInForce {
   }
 
   #clearCounts({ generation, rules }: RuleList): void {
-    const zeros = Buffer.alloc(batch * bpf.possibleCpus('count processors') * entrySize)
-    for (const { first, entries } of batchesOf(generation, rules))
-      this.#object.putRange('rule_counts', first, entries, zeros)
+    const batches = batchesOf(generation, rules)
+    // The first is as long as any.
+    const most = batches[0]?.entries ?? 0
+    const zeros = Buffer.alloc(most * bpf.possibleCpus('count processors') * entrySize)
+    for (const { first, entries } of batches) this.#object.putRange('rule_counts', first, entries, zeros)
   }
 
   /** Calls back with each entry of rules with `log`. Close it to stop. */
