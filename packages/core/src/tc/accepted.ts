@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { endInOrder, type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
-import { type Endpoint, endpointOf } from '../endpoint.ts'
+import { type Endpoint, endpointOf, formatEndpoint } from '../endpoint.ts'
 import { TproxyError } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Remember, Remembered } from '../remember.ts'
@@ -71,7 +71,12 @@ export class AcceptedConnection implements Accepted {
   }
 
   direct(signal: AbortSignal): TcpSocket | Promise<TcpSocket> {
-    if (this.#key === undefined) throw new TproxyError('E_STATE', 'the connection is let go')
+    if (this.#key === undefined)
+      throw new TproxyError(
+        'E_STATE',
+        `connect to ${formatEndpoint(this.destination)}: the kernel carries that already`,
+        { hint: 'ask for it once, when it is decided' },
+      )
     const { source, sourcePort, destination, destinationPort } = this.#key
     const from = { address: source, port: sourcePort, family: this.source.family }
     const to = { address: destination, port: destinationPort, family: this.destination.family }
