@@ -264,7 +264,10 @@ export function withoutSignals<T>(work: () => T): T {
 }
 
 /** Calls back from the event loop whenever a descriptor is readable; does not keep the process alive. */
-export function watchReadable(fd: number, readable: () => void): { close(): void; ref(): void } {
+export function watchReadable(
+  fd: number,
+  readable: () => void,
+): { close(): void; ref(): void; unref(): void } {
   const handle = koffi.node.poll(fd, { readable: true }, readable)
   handle.unref()
   return handle

@@ -25,10 +25,11 @@ export { type ArmRequest, type PairAddresses, Splicing, unpin } from './splicing
 export { type Counters, libbpfVersion, replyMark, Steering } from './steering.ts'
 export {
   accept,
-  Connecting,
   closeDescriptor,
   emptyFlow,
   localEnd,
+  peek,
+  Readiness,
   receive,
   transmit,
   tryConnect,

@@ -66,12 +66,12 @@ export function transparentListener(options: {
 }
 
 /**
- * A TCP socket, not yet connected, that leaves from an address and, if given, by `device` only, with a port the kernel chooses at
- * connect(2) (IP_BIND_ADDRESS_NO_PORT, since 4.2: a bound address does not use up the local ports). Returns the file
+ * A TCP socket, not yet connected, that leaves from an address, if given, and by `device` only, if given, with a port the kernel
+ * chooses at connect(2) (IP_BIND_ADDRESS_NO_PORT, since 4.2: a bound address does not use up the local ports). Returns the file
  * descriptor.
  */
 export function outboundSocket(
-  { family, address: source }: Pick<SocketEnd, 'family' | 'address'>,
+  { family, address: source }: Pick<SocketEnd, 'family'> & Partial<SocketEnd>,
   device?: string,
 ): number {
   return withSocket(family, (fd) => {
@@ -79,6 +79,7 @@ export function outboundSocket(
       const name = Buffer.from(`${device}\0`)
       c.setsockopt(`bind to ${device}`, fd, SOL.socket, SO.bindtodevice, name, name.length)
     }
+    if (source === undefined) return
     // At the IP level for both families: the IPv6 stack looks at the same flag.
     setInt('set IP_BIND_ADDRESS_NO_PORT', fd, SOL.ip, IP.bindAddressNoPort, 1)
     const address = writeSocketAddress({ family, address: source, port: 0 })

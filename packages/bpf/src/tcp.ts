@@ -12,7 +12,7 @@ import {
 // Of errno.h and sys/socket.h; alike on x86_64 and aarch64.
 const errno = { intr: 4, again: 11, connaborted: 103, isconn: 106, already: 114, inprogress: 115 } as const
 const [nonblock, cloexec] = [0o4000, 0o2000000]
-const MSG_NOSIGNAL = 0x4000
+const [MSG_PEEK, MSG_NOSIGNAL] = [0x2, 0x4000]
 
 const address = Buffer.alloc(socketAddressSize)
 const length = Buffer.alloc(4)
@@ -77,8 +77,13 @@ export function tryConnect(fd: number, to: SocketEnd): boolean {
 }
 
 /** Reads what is there: bytes, 0 for the end, undefined for nothing yet. Throws when the connection is broken. */
-export function receive(fd: number, into: Buffer): number | undefined {
-  const result = c.recv(fd, into, into.length, 0)
+export const receive = (fd: number, into: Buffer): number | undefined => read(fd, into, 0)
+
+/** Like {@link receive}, and leaves there what it reads. */
+export const peek = (fd: number, into: Buffer): number | undefined => read(fd, into, MSG_PEEK)
+
+function read(fd: number, into: Buffer, flags: number): number | undefined {
+  const result = c.recv(fd, into, into.length, flags)
   if (result >= 0) return result
   if (result === -errno.again || result === -errno.intr) return undefined
   throw new NativeError('recv', -result)
@@ -104,50 +109,53 @@ export function watchListener(fd: number, waiting: () => void): { close(): void 
   return handle
 }
 
-/** Waits for sockets to become connected or to fail, any number for one handle of the event loop. */
-export class Connecting implements Disposable {
+/** Tells of sockets what they have become: connected, readable, writable, broken. Any number for one handle of the event loop. */
+export class Readiness implements Disposable {
   readonly #epoll: number
-  readonly #watch: { close(): void }
-  readonly #waiting = new Map<number, () => void>()
+  readonly #poll: ReturnType<typeof watchReadable>
+  readonly #watched = new Map<number, () => void>()
   /** Of `struct epoll_event`, which is packed on x86_64 only (include/uapi/linux/eventpoll.h). */
   readonly #event = process.arch === 'x64' ? { size: 12, data: 4 } : { size: 16, data: 8 }
   readonly #events = Buffer.alloc(64 * this.#event.size)
 
   constructor() {
     this.#epoll = c.createEpoll('epoll_create1', cloexec)
-    this.#watch = watchReadable(this.#epoll, () => this.#look())
+    this.#poll = watchReadable(this.#epoll, () => this.#look())
   }
 
-  /** Calls back once, when {@link tryConnect} has something new to say. */
-  wait(fd: number, ready: () => void): void {
-    const [add, writable, once] = [1, 0x4, 1 << 30]
-    this.#events.writeUInt32LE((writable | once) >>> 0, 0)
+  /**
+   * Calls back whenever there is something new about a socket, or may be: ask it, until it has no more to say. Keeps the process
+   * alive until it is forgotten.
+   */
+  watch(fd: number, changed: () => void): void {
+    const [add, readable, writable, edge] = [1, 0x1, 0x4, 1 << 31]
+    this.#events.writeUInt32LE((readable | writable | edge) >>> 0, 0)
     this.#events.writeInt32LE(fd, this.#event.data)
     c.controlEpoll('epoll_ctl', this.#epoll, add, fd, this.#events)
-    this.#waiting.set(fd, ready)
+    this.#watched.set(fd, changed)
+    if (this.#watched.size === 1) this.#poll.ref()
   }
 
-  /** Before it is closed by somebody else. */
+  /** Before it is closed, or somebody else's. */
   forget(fd: number): void {
-    this.#waiting.delete(fd)
+    if (!this.#watched.delete(fd)) return
+    const remove = 2
+    c.controlEpoll('epoll_ctl', this.#epoll, remove, fd, this.#events)
+    if (this.#watched.size === 0) this.#poll.unref()
   }
 
   [Symbol.dispose](): void {
-    this.#watch.close()
+    this.#poll.close()
     c.close(this.#epoll)
   }
 
   #look(): void {
     const { size, data } = this.#event
     const count = c.waitEpoll(this.#epoll, this.#events, this.#events.length / size, 0)
-    // They are written over by who waits anew.
+    // They are written over by who watches another.
     const found = Array.from({ length: Math.max(0, count) }, (_, at) =>
       this.#events.readInt32LE(at * size + data),
     )
-    for (const fd of found) {
-      const ready = this.#waiting.get(fd)
-      this.#waiting.delete(fd)
-      ready?.()
-    }
+    for (const fd of found) this.#watched.get(fd)?.()
   }
 }

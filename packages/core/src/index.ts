@@ -49,6 +49,7 @@ export { clean, instances } from './tc/instances.ts'
 export type { InterceptOptions } from './tc/intercept-options.ts'
 export { type Interface, type InterfaceSelection, selectInterfaces } from './tc/interfaces.ts'
 export type { RoutingOptions } from './tc/routing.ts'
+export { UpstreamSocket } from './tc/upstream-socket.ts'
 export type { TraceHook, TraceStep, TraceTarget } from './trace.ts'
 export type {
   Accepted,

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { duplexPair } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { expect, test } from 'vitest'
+import { asLazy } from './lazy-stream.ts'
 import { ending } from './testing/ending.ts'
 import { socketPair } from './testing/socket-pair.ts'
 import { useStage } from './testing/stage.ts'
@@ -41,6 +42,30 @@ test('an upstream that hangs is given up at the deadline, and what it opens late
   const { dial } = await stage.origin((socket) => void ending(socket).then(accepted.resolve))
   late.resolve(await dial())
   expect(await accepted.promise).toBe('ECONNRESET')
+})
+
+test.each([
+  ['asked for a tunnel', { host: '198.51.100.1', port: 1080 }, 'tunnel'],
+  // Its stream says where it listens.
+  ['asked for a stream where its address is not known', undefined, 'connect'],
+])('an upstream that needs no stream is %s', async (_, address, expected) => {
+  const { dial } = await stage.origin((socket) => socket.pipe(socket))
+  const asked: string[] = []
+  const answer = (how: string) => {
+    asked.push(how)
+    return dial()
+  }
+  const upstream: Upstream = {
+    name: 'both',
+    ...(address && { address }),
+    connect: () => answer('connect'),
+    tunnel: async () => asLazy(await answer('tunnel')),
+  }
+  const { transport } = await stage.start({ plugins: [() => via(upstream)] })
+  const client = await transport.connect({ destination })
+  client.end('there and back')
+  expect(await text(client)).toBe('there and back')
+  expect(asked).toEqual([expected])
 })
 
 test('an upstream may be any stream, not only a socket', async () => {

@@ -67,9 +67,12 @@ async function reachVia(
   upstream: Upstream,
   signal: AbortSignal,
   { transport, names, warn }: ReachOptions,
-): Promise<Duplex> {
+): Promise<Duplex | LazyStream> {
   if (upstream.address !== undefined) await transport.exempt?.(upstream.address)
-  const stream = await upstream.connect(await destinationOf(connection, upstream, names), signal)
+  const destination = await destinationOf(connection, upstream, names)
+  if (upstream.address !== undefined && upstream.tunnel !== undefined)
+    return upstream.tunnel(destination, signal)
+  const stream = await upstream.connect(destination, signal)
   // It may break off before anybody carries it, who then finds it closed.
   stream.on('error', () => {})
   // One that does not say where it listens shows it here. Its first connection may have come back to us by now, and

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Endpoint, formatEndpoint } from './endpoint.ts'
+import type { LazyStream } from './transport.ts'
 
 /** Where an upstream is to connect to. */
 export interface Destination extends Endpoint {
@@ -38,4 +39,10 @@ export interface Upstream {
    * Rejects when the upstream refuses or fails, or when `signal` aborts; whatever it had opened is closed by then.
    */
   connect(destination: Destination, signal: AbortSignal): Promise<Duplex>
+
+  /**
+   * The same without a stream, for an upstream that speaks with its proxy by an {@link UpstreamSocket}: what the kernel carries
+   * never needs one. Asked instead of `connect` where `address` is known.
+   */
+  tunnel?(destination: Destination, signal: AbortSignal): Promise<LazyStream>
 }

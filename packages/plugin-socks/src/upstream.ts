@@ -1,12 +1,13 @@
-import { connect, type Socket } from 'node:net'
 import {
   type Destination,
   endpoint,
   formatDestination,
   formatEndpoint,
+  type LazyStream,
   reason,
   TproxyError,
   type Upstream,
+  UpstreamSocket,
 } from '@tproxy/core'
 import { handshake } from './handshake.ts'
 import { parseChain, type SocksProxy } from './proxy-url.ts'
@@ -40,12 +41,14 @@ export function socksUpstream(
   if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > 2_147_483_647)
     throw new TproxyError('E_OPTION', `timeoutMs is ${timeoutMs}`, { hint: 'give whole milliseconds from 1' })
   const [{ host, port }] = hops
+  const tunnel: Upstream['tunnel'] = ({ address, port, name }, signal) =>
+    open(hops, { ...endpoint(address, port), ...(name !== undefined && { name }) }, timeoutMs, signal)
   return {
     name: hops.map((hop) => hop.name).join(' → '),
     address: { host, port },
     ...(names !== undefined && { names }),
-    connect: ({ address, port, name }, signal) =>
-      open(hops, { ...endpoint(address, port), ...(name !== undefined && { name }) }, timeoutMs, signal),
+    tunnel,
+    connect: async (destination, signal) => (await tunnel(destination, signal)).stream,
   }
 }
 
@@ -54,7 +57,7 @@ async function open(
   destination: Destination,
   timeoutMs: number,
   signal: AbortSignal,
-): Promise<Socket> {
+): Promise<LazyStream> {
   let step = `connect to ${hops[0].name}`
   const last = hops.at(-1) ?? hops[0]
   if (last.version === 4 && destination.family === 6 && destination.name === undefined)
@@ -65,26 +68,19 @@ async function open(
         hint: 'use a SOCKS5 proxy for IPv6 destinations',
       },
     )
-  if (signal.aborted) throw new TproxyError('E_UPSTREAM', `${step}: aborted`, { cause: signal.reason })
-
-  const socket = connect({
-    host: hops[0].host,
-    port: hops[0].port,
-    allowHalfOpen: true,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: 30_000,
-  })
-  // It stays for good: between our return and the caller's own listener an error must not be an uncaught exception.
-  socket.on('error', () => {})
-  const failed = Promise.withResolvers<never>()
-  failed.promise.catch(() => {})
-  const late = (): void => failed.reject(new Error(`no answer within ${timeoutMs} ms`))
-  const timer = setTimeout(late, timeoutMs)
-  const aborted = (): void => failed.reject(new Error('aborted'))
+  const given = new AbortController()
+  let socket: UpstreamSocket | undefined
+  const giveUp = (why: string): void => {
+    given.abort(new Error(why))
+    // Who waits for an answer hears of it.
+    socket?.[Symbol.dispose]()
+  }
+  const aborted = (): void => giveUp('aborted')
+  if (signal.aborted) aborted()
   signal.addEventListener('abort', aborted)
+  const timer = setTimeout(() => giveUp(`no answer within ${timeoutMs} ms`), timeoutMs)
   try {
-    await Promise.race([connected(socket), failed.promise])
+    socket = await UpstreamSocket.connect(hops[0], given.signal)
     for (const [index, hop] of hops.entries()) {
       const next = hops[index + 1]
       const [host, port] = next
@@ -93,21 +89,15 @@ async function open(
       const where = hops.length > 1 ? `hop ${index + 1}: ` : ''
       const goal = next ? next.name : formatDestination(destination)
       step = `${where}SOCKS${hop.version} handshake with ${hop.name} for ${goal}`
-      await Promise.race([handshake(socket, hop, host, port), failed.promise])
+      await handshake(socket, hop, host, port)
     }
-    return socket
-  } catch (cause) {
-    socket.destroy()
+    return socket.release()
+  } catch (error) {
+    socket?.[Symbol.dispose]()
+    const cause = given.signal.aborted ? given.signal.reason : error
     throw new TproxyError('E_UPSTREAM', `${step}: ${reason(cause)}`, { cause })
   } finally {
     clearTimeout(timer)
     signal.removeEventListener('abort', aborted)
   }
-}
-
-/** Resolves once TCP is up; not `events.once`, whose listeners outlive a lost race. */
-function connected(socket: Socket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    socket.once('connect', resolve).once('error', reject)
-  })
 }

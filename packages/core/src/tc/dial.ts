@@ -1,9 +1,9 @@
 import { getSystemErrorName } from 'node:util'
 import {
-  Connecting,
   closeDescriptor,
   NativeError,
   outboundSocket,
+  Readiness,
   type SocketEnd,
   tryConnect,
 } from '@tproxy/bpf'
@@ -12,16 +12,17 @@ import { TcpSocket } from './tcp-socket.ts'
 
 /** Opens connections, any number at once. */
 export class Dialler implements Disposable {
-  readonly #connecting = new Connecting()
+  /** What its sockets wait with. */
+  readonly readiness: Readiness = new Readiness()
 
   /**
-   * Connects as a program itself would have: from its address, and by its interface if its socket was bound to that (`device`).
-   * Not otherwise: the kernel takes a bound and an unbound socket for different ones, and would give a program the very port
-   * that ours uses towards the same destination. Returns at once where the peer is so near that it has answered. Throws, or
-   * rejects, as `net.connect` fails, and when aborted.
+   * Connects as a program itself would have: from its address, if that matters, and by its interface if its socket was bound to
+   * that (`device`). Not otherwise: the kernel takes a bound and an unbound socket for different ones, and would give a program
+   * the very port that ours uses towards the same destination. Returns at once where the peer is so near that it has answered.
+   * Throws, or rejects, as `net.connect` fails, and when aborted.
    */
   dial(
-    from: SocketEnd,
+    from: Pick<SocketEnd, 'family'> & Partial<SocketEnd>,
     to: SocketEnd,
     device: string | undefined,
     signal: AbortSignal,
@@ -37,23 +38,22 @@ export class Dialler implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#connecting[Symbol.dispose]()
+    this.readiness[Symbol.dispose]()
   }
 
   async #wait(fd: number, to: SocketEnd, signal: AbortSignal): Promise<TcpSocket> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const abort = () => {
-      this.#connecting.forget(fd)
-      reject(signal.reason as Error)
-    }
+    const abort = () => reject(signal.reason as Error)
     signal.addEventListener('abort', abort, { once: true })
     try {
-      this.#connecting.wait(fd, resolve)
+      this.readiness.watch(fd, resolve)
       await promise
+      this.readiness.forget(fd)
       // Nobody is woken before it is connected or has failed (tcp_poll() of net/ipv4/tcp.c); then this throws.
       tryConnect(fd, to)
       return new TcpSocket(fd)
     } catch (error) {
+      this.readiness.forget(fd)
       throw failed(fd, to, error)
     } finally {
       signal.removeEventListener('abort', abort)

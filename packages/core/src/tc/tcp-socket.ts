@@ -2,6 +2,7 @@ import { Socket } from 'node:net'
 import {
   closeDescriptor,
   duplicate,
+  peek,
   receive,
   resetOnClose,
   silence,
@@ -93,6 +94,15 @@ export class TcpSocket implements LazyStream {
   read(into: Buffer): number | undefined {
     try {
       return this.#fd === undefined ? undefined : receive(this.#fd, into)
+    } catch (cause) {
+      throw new BrokenSocket(this, cause)
+    }
+  }
+
+  /** Like {@link read}, and leaves there what it reads. */
+  peek(into: Buffer): number | undefined {
+    try {
+      return this.#fd === undefined ? undefined : peek(this.#fd, into)
     } catch (cause) {
       throw new BrokenSocket(this, cause)
     }
