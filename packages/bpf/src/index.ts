@@ -8,6 +8,7 @@ export { LoadError } from './object.ts'
 export { type RuleList } from './rules-in-force.ts'
 export { type SocketEnd } from './socket-address.ts'
 export {
+  askForSegments,
   datagramSocket,
   duplicate,
   endInOrder,

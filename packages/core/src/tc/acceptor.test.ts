@@ -22,7 +22,7 @@ test('a connection that cannot be described is reset, and counts no more', async
     expect(budget.open).toBe(1)
     throw new NativeError('look up a flow', 12)
   }
-  const device = { interface: { name: 'wan0' } }
+  const device = { interface: { name: 'wan0', mtu: 1500 } }
   const options = { fd, budget, takeFlow, warn, device, accepted: () => {} }
   using _acceptor = new Acceptor(options as unknown as AcceptorOptions)
   const program = connect(port, '127.0.0.1')

@@ -1,5 +1,6 @@
 import {
   accept,
+  askForSegments,
   closeDescriptor,
   emptyFlow,
   type Flow,
@@ -12,6 +13,7 @@ import {
 import { reason } from '../errors.ts'
 import type { Accepted } from '../transport.ts'
 import { type Acceptance, AcceptedConnection } from './accepted.ts'
+import type { Listener } from './devices.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
 export interface AcceptorOptions extends Acceptance {
@@ -36,7 +38,7 @@ const burst = 64
 const retryMs = 100
 
 /** Accepts what the kernel hands to one transparent listener. */
-export class Acceptor implements Disposable {
+export class Acceptor implements Listener {
   readonly #options: AcceptorOptions
   readonly #own: SocketEnd
   #watch: { close(): void } | undefined
@@ -46,7 +48,13 @@ export class Acceptor implements Disposable {
   constructor(options: AcceptorOptions) {
     this.#options = options
     this.#own = localEnd(options.fd)
+    this.adapt()
     this.#begin()
+  }
+
+  adapt(): void {
+    const { fd, device } = this.#options
+    askForSegments(fd, this.#own.family, device.interface.mtu)
   }
 
   [Symbol.dispose](): void {

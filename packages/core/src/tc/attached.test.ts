@@ -18,7 +18,7 @@ function watched(...looks: { steering?: Restored[]; splicing?: Restored[]; befor
   using _watch = watchAttached({
     steering: steering as Steering,
     splicing: splicing as Splicing,
-    interfaces: () => [{ name: 'wan0', ifindex: 2, mac: Buffer.alloc(6), hasMac: true }],
+    interfaces: () => [{ name: 'wan0', ifindex: 2, mac: Buffer.alloc(6), hasMac: true, mtu: 1500 }],
     attached: () => held++,
     warn: (message) => said.push(message),
   })

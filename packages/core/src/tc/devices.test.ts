@@ -21,11 +21,11 @@ test('an interface that was refused is attached by the next update, under its sl
     ({ slot }, family) => {
       listened.push(family)
       expect(slot).toBe(0)
-      return { [Symbol.dispose]: () => {} }
+      return { adapt: () => {}, [Symbol.dispose]: () => {} }
     },
     false,
   )
-  const wan0 = { name: 'wan0', ifindex: 7, mac: Buffer.alloc(6), hasMac: true }
+  const wan0 = { name: 'wan0', ifindex: 7, mac: Buffer.alloc(6), hasMac: true, mtu: 1500 }
   expect(devices.update([wan0])).toMatchObject({
     attached: false,
     refused: [{ message: expect.stringContaining('ENOMEM') }],
@@ -58,12 +58,13 @@ test('one that is refused keeps no other from being attached, and where only the
     },
     detach: (ifindex) => void attached.push(`no splice ${ifindex}`),
   }
-  const listen = () => ({ [Symbol.dispose]: () => {} })
+  const listen = () => ({ adapt: () => {}, [Symbol.dispose]: () => {} })
   const devices = new Devices(steering as Steering, splicing as Splicing, listen, false)
   const present = ['wan0', 'wan1', 'wan2'].map((name, index) => ({
     name,
     ifindex: index + 7,
     mac: Buffer.alloc(6),
+    mtu: 1500,
     hasMac: true,
   }))
   const { refused } = devices.update(present)

@@ -10,8 +10,14 @@ export interface Device {
   interface: Interface
 }
 
+/** What accepts a device's connections. */
+export interface Listener extends Disposable {
+  /** The device's interface is another by now, or may have changed. */
+  adapt(): void
+}
+
 /** Opens a listener of a device, and hands it to the kernel. */
-export type Listen = (device: Device, family: 4 | 6) => Disposable
+export type Listen = (device: Device, family: 4 | 6) => Listener
 
 /**
  * The interfaces that are intercepted. One that goes away takes its link with it; when it comes back under its name, it
@@ -24,7 +30,7 @@ export class Devices {
   readonly #first: boolean
   readonly #devices: Device[] = []
   /** By slot and family. */
-  readonly #listeners = new Map<string, Disposable>()
+  readonly #listeners = new Map<string, Listener>()
 
   /** `first`: before other programs on the hooks, not behind them. */
   constructor(steering: Steering, splicing: Splicing | undefined, listen: Listen, first: boolean) {
@@ -53,6 +59,7 @@ export class Devices {
       // Also where only splicing was refused.
       attached ||= same === undefined && this.ifindexOf(found.name) === found.ifindex
     }
+    for (const listener of this.#listeners.values()) listener.adapt()
     return { attached, refused }
   }
 

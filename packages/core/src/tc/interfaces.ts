@@ -9,6 +9,8 @@ export interface Interface {
   readonly mac: Uint8Array
   /** Whether packets have an Ethernet header. */
   readonly hasMac: boolean
+  /** Of the largest packet, in bytes. */
+  readonly mtu: number
 }
 
 /** `auto`: those with a default route. `all`: every interface that a route leads out of. Or by name. */
@@ -18,6 +20,7 @@ interface Link {
   ifindex: number
   ifname: string
   link_type: string
+  mtu: number
   address?: string
 }
 
@@ -53,7 +56,7 @@ export function findInterface(name: string): Interface | undefined {
   const link = ipJson<Link>('link', 'show').find(({ ifname }) => ifname === name)
   if (link === undefined) return undefined
   const hasMac = link.link_type === 'ether' || link.link_type === 'loopback'
-  return { name, ifindex: link.ifindex, hasMac, mac: macOf(link, hasMac) }
+  return describe(name, link, hasMac)
 }
 
 /** Next hop of an interface's IPv6 default route, the preferred one if there are several. */
@@ -114,8 +117,10 @@ function toInterface(name: string, links: readonly Link[]): Interface {
       hint: 'Ethernet-like interfaces, tun, wireguard and ppp are',
     })
   const hasMac = link.link_type === 'ether'
-  return { name, ifindex: link.ifindex, hasMac, mac: macOf(link, hasMac) }
+  return describe(name, link, hasMac)
 }
 
-const macOf = (link: Link, hasMac: boolean) =>
-  hasMac ? Buffer.from((link.address ?? '').replaceAll(':', ''), 'hex') : new Uint8Array(6)
+function describe(name: string, { ifindex, mtu, address = '' }: Link, hasMac: boolean): Interface {
+  const mac = hasMac ? Buffer.from(address.replaceAll(':', ''), 'hex') : new Uint8Array(6)
+  return { name, ifindex, mtu, mac, hasMac }
+}
