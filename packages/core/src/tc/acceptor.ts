@@ -65,17 +65,19 @@ export class Acceptor implements Listener {
   }
 
   #begin(): void {
-    this.#watch = watchListener(this.#options.fd, () => this.#takeAll())
+    this.#watch = watchListener(this.#options.fd, () => this.#takeNext(burst))
   }
 
-  #takeAll(): void {
+  /** One, and when it has gone as far as it goes by itself the next: none waits for the decisions about all that came with it. */
+  #takeNext(left: number): void {
     const { fd, warn, device } = this.#options
+    if (left === 0 || this.#isClosed) return
     try {
-      for (let count = 0; count < burst && !this.#isClosed; count++) {
-        const accepted = accept(fd, flow)
-        if (accepted === undefined) return
-        this.#take(accepted)
-      }
+      const accepted = accept(fd, flow)
+      if (accepted === undefined) return
+      this.#take(accepted)
+      // Ticks go before microtasks, of which decisions are made, unless one of these has asked for the tick.
+      queueMicrotask(() => process.nextTick(() => this.#takeNext(left - 1)))
     } catch (error) {
       if (!(error instanceof NativeError)) throw error
       warn(`accept on ${device.interface.name}: ${reason(error)}`)
