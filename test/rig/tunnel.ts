@@ -15,12 +15,14 @@ export interface TunnelEnd {
 export async function joinByTunnel(
   left: TunnelEnd,
   right: TunnelEnd,
-  carrier: 'wire' | 'shuffle' = 'wire',
+  carrier: 'wire' | 'shuffle' | 'delay' = 'wire',
+  ...settings: readonly string[]
 ): Promise<Program> {
   const program = left.host.spawn(await fixture(carrier), [
     left.name,
     `/proc/${right.host.pid}/ns/net`,
     right.name,
+    ...settings,
   ])
   await program.until(({ stdout }) => stdout.includes('ready'), 'both tun devices')
   for (const { host, name, addresses } of [left, right]) {

@@ -33,6 +33,30 @@ static __always_inline bool blurred(const struct tcp_sock *receiver, const struc
 	       receiver->max_window >> unit < WINDOW_UNITS;
 }
 
+/*
+ * What a program's kernel sends at a time goes by the shortest round trip that it has seen, and
+ * that was to us. Of a longer one, cubic thinks that a queue has formed, from 4 to 16 ms on, and
+ * leaves slow start (HYSTART_DELAY_MIN of net/ipv4/tcp_cubic.c): a handshake does not count there,
+ * data does. BBR sends no more than fits the shortest of ten seconds, the handshake's too, and is
+ * known by how it is called. Uploads had a quarter and less of their throughput by a way of 10 ms,
+ * and nearly all of it by one of 6.
+ */
+#define FAR_US	8000
+#define UNKNOWN (~0U)
+
+static __always_inline bool misled(const struct tcp_sock *client,
+				   const struct tcp_sock *towards_client,
+				   const struct tcp_sock *towards_upstream)
+{
+	__u32 here = client->rtt_min.s[0].v, there = towards_upstream->rtt_min.s[0].v;
+
+	if (there == UNKNOWN || there < here || there - here < FAR_US)
+		return false;
+	return towards_client->bytes_received ||
+	       BPF_CORE_READ((const struct inet_connection_sock *)client, icsk_ca_ops,
+			     cong_control);
+}
+
 /* Whether segments of the one connection mean the same in the other. */
 static __always_inline enum unfit compare(const struct tcp_sock *client,
 					  const struct tcp_sock *towards_client,
@@ -55,6 +79,8 @@ static __always_inline enum unfit compare(const struct tcp_sock *client,
 		return UNFIT_SEGMENTS;
 	if (blurred(a, b) || blurred(b, a))
 		return UNFIT_WINDOWS;
+	if (misled(client, a, b))
+		return UNFIT_FAR;
 	return UNFIT_NOT;
 }
 

@@ -281,6 +281,7 @@ enum unfit {
 	UNFIT_WINDOWS,	  /* what an end takes is little in the unit that the other counts in */
 	UNFIT_INTERFACE,  /* the upstream is reached by an interface where we do not look */
 	UNFIT_FAMILY,
+	UNFIT_FAR, /* the upstream is, and the program's kernel has timed answers from here */
 	UNFIT_INTERCEPTED, /* our connection itself, by another transparent proxy of this host */
 	UNFIT_FULL,	   /* as many pairs as there may be */
 	UNFIT_MAX,

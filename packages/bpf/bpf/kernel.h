@@ -48,8 +48,21 @@ struct sock {
 	__u8 sk_shutdown;
 };
 
+struct tcp_congestion_ops {
+	const void *cong_control;
+};
+
 struct inet_connection_sock {
+	const struct tcp_congestion_ops *icsk_ca_ops;
 	const void *icsk_ulp_ops;
+};
+
+struct minmax_sample {
+	__u32 v;
+};
+
+struct minmax {
+	struct minmax_sample s[3];
 };
 
 struct tcp_options_received {
@@ -69,6 +82,7 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 snd_wnd;
 	__u64 bytes_received;
+	struct minmax rtt_min;
 	_Bool is_mptcp;
 	__u32 max_window;
 	struct tcp_options_received rx_opt;

@@ -509,9 +509,10 @@ export const Unfit = {
   windows: 8,
   interface: 9,
   family: 10,
-  intercepted: 11,
-  full: 12,
-  max: 13,
+  far: 11,
+  intercepted: 12,
+  full: 13,
+  max: 14,
 } as const
 
 export const SpliceCounter = {

@@ -40,6 +40,7 @@ const reasons: Readonly<Record<number, string>> = {
   [Unfit.segments]: 'the upstream takes smaller segments',
   [Unfit.windows]: 'a window is too small to be scaled',
   [Unfit.family]: 'the upstream has another IP version',
+  [Unfit.far]: 'the upstream is far, and the program has timed a shorter way',
   [Unfit.interface]: 'the upstream is reached by another interface',
   [Unfit.intercepted]: 'another transparent proxy has it',
   [Unfit.full]: 'no memory',
