@@ -298,6 +298,12 @@ struct arming {
 	struct flow_key upstream; /* of our socket's packets */
 };
 
+/* What the process asks of `admit`. */
+struct admission {
+	__u32 ifindex;		/* as in struct arming */
+	struct flow_key client; /* the same */
+};
+
 /* What they answer. */
 struct carriage {
 	__u64 sent;	/* bytes that went up since arming, by the kernel and by the process */
@@ -390,14 +396,16 @@ enum counter {
 
 /* What the splice programs did; each packet of a pair counts once per hook. */
 enum splice_counter {
-	SPLICE_CARRIED,	 /* translated and sent on */
-	SPLICE_COPIED,	 /* an ACK, to our socket as well, which waits for it */
-	SPLICE_TOLD,	 /* our socket, what was acknowledged meanwhile */
-	SPLICE_REFERRED, /* an error about a packet of ours, to the program that sent it */
-	SPLICE_LEFT,	 /* to be relayed */
-	SPLICE_SILENCED, /* a packet of a socket of ours that is silent */
-	SPLICE_SEVERED,	 /* of a pair that the process has severed, and no answer to that */
-	SPLICE_STALE,	 /* of a later connection with the same addresses */
+	SPLICE_CARRIED,	      /* translated and sent on */
+	SPLICE_COPIED,	      /* an ACK, to our socket as well, which waits for it */
+	SPLICE_TOLD,	      /* our socket, what was acknowledged meanwhile */
+	SPLICE_WINDOW_CLOSED, /* a SYN-ACK of a listener: it lets the program wait with what it says
+			       */
+	SPLICE_REFERRED,      /* an error about a packet of ours, to the program that sent it */
+	SPLICE_LEFT,	      /* to be relayed */
+	SPLICE_SILENCED,      /* a packet of a socket of ours that is silent */
+	SPLICE_SEVERED,	      /* of a pair that the process has severed, and no answer to that */
+	SPLICE_STALE,	      /* of a later connection with the same addresses */
 	SPLICE_UNREADABLE,
 	SPLICE_DROPPED,	   /* could not be rewritten */
 	SPLICE_EVENT_LOST, /* beside another: the events were full */

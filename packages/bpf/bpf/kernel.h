@@ -78,6 +78,7 @@ struct tcp_sock {
 	__u32 write_seq;
 	__u8 ecn_flags;
 	__u32 rcv_nxt;
+	__u32 rcv_wnd;
 	__u32 snd_nxt;
 	__u32 snd_una;
 	__u32 snd_wnd;

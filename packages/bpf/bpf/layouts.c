@@ -30,6 +30,7 @@ enum pair_state pair_state;
 enum unfit unfit;
 enum splice_counter splice_counter;
 enum fastpath_counter fastpath_counter;
+struct admission admission;
 struct arming arming;
 struct carriage carriage;
 struct leg leg;

@@ -21,6 +21,7 @@
 #define TRACE_REASONS  SPLICE_MAX
 #include "trace.h"
 
+#include "admit.h"
 #include "arm.h"
 #include "carry.h"
 #include "fragments.h"
@@ -233,6 +234,8 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 			supersede(skb, network);
 		return NEXT;
 	}
+	if (way == WAY_DOWN && sk && sk->state == BPF_TCP_NEW_SYN_RECV)
+		close_window(skb);
 	if (vacant)
 		return NEXT;
 	if (sk && is_full(sk)) {

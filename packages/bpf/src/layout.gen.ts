@@ -519,15 +519,16 @@ export const SpliceCounter = {
   carried: 0,
   copied: 1,
   told: 2,
-  referred: 3,
-  left: 4,
-  silenced: 5,
-  severed: 6,
-  stale: 7,
-  unreadable: 8,
-  dropped: 9,
-  eventLost: 10,
-  max: 11,
+  windowClosed: 3,
+  referred: 4,
+  left: 5,
+  silenced: 6,
+  severed: 7,
+  stale: 8,
+  unreadable: 9,
+  dropped: 10,
+  eventLost: 11,
+  max: 12,
 } as const
 
 export const FastpathCounter = {
@@ -546,6 +547,23 @@ export const FastpathCounter = {
   unread: 12,
   max: 13,
 } as const
+
+export interface Admission {
+  ifindex: number
+  client: FlowKey
+}
+export const admissionSize = 40
+export function readAdmission(buffer: Buffer, at = 0): Admission {
+  return {
+    ifindex: buffer.readUInt32LE(at),
+    client: readFlowKey(buffer, at + 4),
+  }
+}
+export function writeAdmission(buffer: Buffer, value: Admission, at = 0): Buffer {
+  buffer.writeUInt32LE(value.ifindex, at)
+  writeFlowKey(buffer, value.client, at + 4)
+  return buffer
+}
 
 export interface Arming {
   pair: number

@@ -20,6 +20,8 @@ export interface Acceptance {
     verdict: Remembered['verdict'],
     how: Remember,
   ) => Remembered | undefined
+  /** Lets the program of a connection speak, where its window was closed. */
+  readonly admit?: (key: FlowKey, family: 4 | 6) => void
   readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
 }
 
@@ -39,6 +41,7 @@ export class AcceptedConnection implements Accepted {
   /** What the kernel noted at its SYN. */
   #flow: Flow | undefined
   #key: FlowKey | undefined
+  #isAdmitted = false
 
   /** `key`: what the socket receives; it may be filled in again. */
   constructor(key: FlowKey, end: TcpSocket, flow: Flow | undefined, acceptance: Acceptance) {
@@ -62,8 +65,21 @@ export class AcceptedConnection implements Accepted {
     return this.#key
   }
 
+  /** Whoever wants it reads what the program says. */
   get socket(): Socket {
+    this.admit()
     return this.end.stream
+  }
+
+  /** Lets the program speak. To be called when it is known who carries that, or somebody wants to hear it. */
+  admit(): void {
+    if (this.#isAdmitted || this.#key === undefined) return
+    this.#isAdmitted = true
+    try {
+      this.#acceptance.admit?.(this.#key, this.destination.family)
+    } catch {
+      // Its kernel asks by itself, a little later.
+    }
   }
 
   reset(): void {

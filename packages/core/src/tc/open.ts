@@ -141,6 +141,9 @@ export async function openTransport(
       dialler,
       takeFlow: (key) => steering.takeFlow(key),
       ...(fastpath !== undefined && { fastpath }),
+      ...(splicing !== undefined && {
+        admit: (key, version) => splicing.admit(key, device.interface.ifindex, version),
+      }),
       remember: memories.remember,
       describe: (flow) => describeFlow(flow, describe, rules),
       accepted: (connection) => {

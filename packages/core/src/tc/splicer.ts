@@ -144,6 +144,7 @@ export class Splicer implements Disposable {
       pair.deliver()
       this.#settle(pair)
     }
+    if (carriage.state !== PairState.armed) accepted.admit()
     return pair
   }
 
