@@ -14,7 +14,8 @@ afterAll(() => world?.close())
 
 const MB = 1_000_000
 
-const proxied = () => world.proxy({ interfaces: ['wan0'] })
+/** What a program says first goes to our socket only where somebody here wants to hear it. */
+const proxied = (options = {}) => world.proxy({ interfaces: ['wan0'], ...options })
 
 const digestOf = (text: string) => createHash('sha256').update(text).digest('hex')
 
@@ -111,7 +112,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   const { origin } = addresses[family]
 
   test('a segment that comes late to where the process had accepted it ends nothing', async () => {
-    await using proxy = await proxied()
+    await using proxy = await proxied({ plugin: 'peeking' })
     const { stdout, stderr } = await world.client.run('python3', ['-c', late, origin, '9'])
     expect({ stdout, stderr }).toEqual({ stdout: `${digestOf('hello')} 5\n`, stderr: '' })
     await proxy.until((program) => ends(program).length > 0, 'the end')
@@ -139,7 +140,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   })
 
   test('our socket that keeps its port waits for nothing, or it would give up one day', async () => {
-    await using proxy = await proxied()
+    await using proxy = await proxied({ plugin: 'peeking' })
     // The server's answer acknowledges what the process passed on, and goes to the program alone.
     await using client = world.client.spawn('python3', ['-c', resting, origin, '7'])
     await client.until(({ stdout }) => stdout.includes('heard'), 'an answer')
@@ -159,8 +160,8 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     // Small windows are spliced when they are not scaled.
     await world.client.sh(`sysctl -qw net.ipv4.tcp_window_scaling=0 net.ipv4.tcp_wmem='4096 4096 4096'`)
     try {
-      // While it hesitates, more comes than fits into its socket to the upstream.
-      await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'hesitating' })
+      // While it looks, more comes than fits into its socket to the upstream.
+      await using proxy = await proxied({ plugin: 'peeking' })
       await using client = world.client.spawn('python3', ['-c', insistent, origin])
       await client.until(({ stdout }) => stdout.includes('heard'), 'what the server says')
       await tellRules(proxy, { rules: ['direct tcp'], reset: true })

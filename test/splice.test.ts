@@ -18,7 +18,9 @@ afterAll(() => world?.close())
 const MB = 1_000_000
 
 /** With a proxy that intercepts wan0 and carries connections as `carry` says. */
-async function proxied(options: { carry?: 'splice' | 'relay'; timeouts?: Record<string, number> } = {}) {
+async function proxied(
+  options: { carry?: 'splice' | 'relay'; timeouts?: Record<string, number>; plugin?: string } = {},
+) {
   return world.proxy({ interfaces: ['wan0'], ...options })
 }
 
@@ -148,28 +150,35 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await expectEnd(proxy)
   }, 90_000)
 
-  test('many that talk at once lose nothing and are all spliced', async () => {
-    await using proxy = await proxied()
-    const result = await shortConnections(world.client, {
-      address: origin,
-      port: 7,
-      count: 3000,
-      parallel: 100,
-    })
-    expect(result).toMatchObject({ succeeded: 3000, failed: 0, unanswered: 0 })
-    const { held, exchange } = await holdConnections(world.client, {
-      address: origin,
-      port: 7,
-      count: 1000,
-      parallel: 50,
-    })
-    expect(held).toBe(1000)
-    expect(await exchange()).toMatchObject({ succeeded: 1000, failed: 0, unanswered: 0 })
-    await proxy.until((program) => ends(program).length === 4000, 'their ends', 10_000)
-    const relayed = ends(proxy).filter(({ carried }) => carried !== 'splice')
-    expect(relayed).toEqual([])
-    await expectEnd(proxy)
-  }, 60_000)
+  test.each([
+    ['decided at once', 'direct'],
+    ['looked into, so that we have what they said first', 'peeking'],
+  ])(
+    'many that talk at once, %s, lose nothing and are all spliced',
+    async (_, plugin) => {
+      await using proxy = await proxied({ plugin })
+      const result = await shortConnections(world.client, {
+        address: origin,
+        port: 7,
+        count: 3000,
+        parallel: 100,
+      })
+      expect(result).toMatchObject({ succeeded: 3000, failed: 0, unanswered: 0 })
+      const { held, exchange } = await holdConnections(world.client, {
+        address: origin,
+        port: 7,
+        count: 1000,
+        parallel: 50,
+      })
+      expect(held).toBe(1000)
+      expect(await exchange()).toMatchObject({ succeeded: 1000, failed: 0, unanswered: 0 })
+      await proxy.until((program) => ends(program).length === 4000, 'their ends', 10_000)
+      const relayed = ends(proxy).filter(({ carried }) => carried !== 'splice')
+      expect(relayed).toEqual([])
+      await expectEnd(proxy)
+    },
+    60_000,
+  )
 
   test.each([
     [

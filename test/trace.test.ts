@@ -57,7 +57,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       'lo_ingress next assigned listenerFound',
     ])
     expect(path(trace, port, 'SYN,ACK')).toEqual([
-      'splice_loopback next',
+      'splice_loopback next windowClosed',
       'lo_egress redirected returned',
       'splice_ingress next',
     ])

@@ -41,10 +41,17 @@ export class World implements AsyncDisposable {
   readonly origin: Program
   readonly #stack: AsyncDisposableStack
 
-  static async create(): Promise<World> {
+  /**
+   * `congestion`: the control that programs use, if not the machine's. With the default one, whether a connection is spliced does
+   * not depend on how long the handshake took on a busy machine (see splice-far.test.ts).
+   */
+  static async create({ congestion = 'reno' }: { congestion?: string } = {}): Promise<World> {
     await using stack = new AsyncDisposableStack()
     const client = stack.use(await Host.create('client'))
     const internet = stack.use(await Host.create('internet'))
+    if (congestion !== 'machine')
+      for (const host of [client, internet])
+        await host.sh(`sysctl -qw net.ipv4.tcp_congestion_control=${congestion}`)
     await client.sh(`
       ip link add wan0 type veth peer name eth0 netns ${internet.pid}
       ip link add wan1 type veth peer name eth1 netns ${internet.pid}

@@ -121,10 +121,9 @@ export class Proxy {
   async measure(): Promise<void> {
     for (const mode of fastpaths) {
       await this.start(mode)
-      // What the first connection opens stays, such as what watches cgroups.
-      await this.#setting.world.client.sh(
-        `curl -sfo /dev/null http://${addressOf('changed', 4)}:8080/stream/1`,
-      )
+      // What the first connection opens stays, such as what watches cgroups, or sockets to upstreams.
+      for (const way of ['changed', 'remote'] as const)
+        await this.#setting.world.client.sh(`curl -sfo /dev/null http://${addressOf(way, 4)}:8080/stream/1`)
       await sleep(500)
       this.#bases.set(mode, { holds: await this.holds(), files: this.#files() })
       await this.stop('SIGTERM')
