@@ -25,7 +25,7 @@ test.each(['127.0.0.1', 'localhost'])('what follows a handshake with %s is in it
   }
   // It is not ours any more, and stays open.
   const { stream } = socket.release()
-  socket[Symbol.dispose]()
+  socket.close()
   expect(await text(stream)).toBe(', and more')
   stream.end()
   await server.idle()
@@ -48,7 +48,7 @@ test('who waits for an answer hears that the connection was closed', async () =>
   await using server = await proxy(() => {})
   const socket = await UpstreamSocket.connect({ host: '127.0.0.1', port: server.port }, never)
   const answer = socket.peek()
-  socket[Symbol.dispose]()
+  socket.close()
   await expect(answer).rejects.toThrow('the connection was closed')
   await expect(socket.peek()).rejects.toThrow('the connection was closed')
 })

@@ -73,7 +73,7 @@ async function open(
   const giveUp = (why: string): void => {
     given.abort(new Error(why))
     // Who waits for an answer hears of it.
-    socket?.[Symbol.dispose]()
+    socket?.close()
   }
   const aborted = (): void => giveUp('aborted')
   if (signal.aborted) aborted()
@@ -93,7 +93,7 @@ async function open(
     }
     return socket.release()
   } catch (error) {
-    socket?.[Symbol.dispose]()
+    socket?.close()
     const cause = given.signal.aborted ? given.signal.reason : error
     throw new TproxyError('E_UPSTREAM', `${step}: ${reason(cause)}`, { cause })
   } finally {

@@ -14,7 +14,8 @@ const answer = Buffer.alloc(4096)
 
 /**
  * A TCP connection to a proxy, for its handshake: what a stream would cost for two short answers is more than all else (see
- * {@link TcpSocket}). Bytes stay in the kernel until they are taken, so those that follow the handshake are there for whoever carries them.
+ * {@link TcpSocket}). Bytes stay in the kernel until they are taken, so those that follow the handshake are there for whoever
+ * carries them.
  */
 export class UpstreamSocket implements Disposable {
   readonly #socket: TcpSocket
@@ -68,8 +69,12 @@ export class UpstreamSocket implements Disposable {
     return this.#socket
   }
 
-  /** Closes the connection. Nothing happens after {@link release}. */
   [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** Closes the connection. Nothing happens after {@link release}. */
+  close(): void {
     if (this.#isClosed) return
     this.#forget()
     this.#socket.close()
