@@ -6,6 +6,7 @@
 #include "ends.h"
 #include "forge.h"
 #include "kernel.h"
+#include "segment.h"
 #include "settle.h"
 
 /*
@@ -34,6 +35,30 @@ static __noinline void close_window(struct __sk_buff *skb)
 	    bpf_skb_store_bytes(skb, at, &closed, sizeof(closed), 0))
 		return;
 	because(SPLICE_WINDOW_CLOSED, 0);
+}
+
+/*
+ * Whether this is what the kernel answers to a program's probe of that window, where the
+ * handshake's last ACK has not come to us: it would open the window, and by its timestamp, which is
+ * of no SYN-ACK, all that the program says then would be refused (tsecr_reject in tcp_check_req()
+ * of net/ipv4/tcp_minisocks.c, since 6.15). The next SYN-ACK has the program repeat its ACK.
+ */
+static __noinline bool is_premature(struct __sk_buff *skb)
+{
+	struct flow_key key = {};
+	struct segment segment;
+	struct bpf_sock *ours;
+	bool premature;
+
+	if ((skb->mark & ~MARK_SLOT) != (settings.mark | MARK_REPLY) ||
+	    !read_segment(skb, ETH_HLEN, &segment, &key))
+		return false;
+	ours = sender(skb, &key, skb->protocol == bpf_htons(ETH_P_IPV6));
+	if (!ours)
+		return false;
+	premature = ours->state == BPF_TCP_NEW_SYN_RECV;
+	bpf_sk_release(ours);
+	return premature;
 }
 
 /* Up to where a program may send, in its own numbers: as far as who takes it lets it. */

@@ -401,11 +401,12 @@ enum splice_counter {
 	SPLICE_TOLD,	      /* our socket, what was acknowledged meanwhile */
 	SPLICE_WINDOW_CLOSED, /* a SYN-ACK of a listener: it lets the program wait with what it says
 			       */
-	SPLICE_REFERRED,      /* an error about a packet of ours, to the program that sent it */
-	SPLICE_LEFT,	      /* to be relayed */
-	SPLICE_SILENCED,      /* a packet of a socket of ours that is silent */
-	SPLICE_SEVERED,	      /* of a pair that the process has severed, and no answer to that */
-	SPLICE_STALE,	      /* of a later connection with the same addresses */
+	SPLICE_PREMATURE, /* an answer to a probe of that window, before the handshake is over */
+	SPLICE_REFERRED,  /* an error about a packet of ours, to the program that sent it */
+	SPLICE_LEFT,	  /* to be relayed */
+	SPLICE_SILENCED,  /* a packet of a socket of ours that is silent */
+	SPLICE_SEVERED,	  /* of a pair that the process has severed, and no answer to that */
+	SPLICE_STALE,	  /* of a later connection with the same addresses */
 	SPLICE_UNREADABLE,
 	SPLICE_DROPPED,	   /* could not be rewritten */
 	SPLICE_EVENT_LOST, /* beside another: the events were full */

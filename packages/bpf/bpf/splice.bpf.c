@@ -236,6 +236,9 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 	}
 	if (way == WAY_DOWN && sk && sk->state == BPF_TCP_NEW_SYN_RECV)
 		close_window(skb);
+	/* Of the kernel, in nobody's name. */
+	if (way == WAY_DOWN && sk && sk->state == BPF_TCP_CLOSE && is_premature(skb))
+		return because(SPLICE_PREMATURE, TC_ACT_SHOT);
 	if (vacant)
 		return NEXT;
 	if (sk && is_full(sk)) {
