@@ -326,7 +326,8 @@ export const kinds: readonly Kind[] = [
     weight: 3,
     ways: bothWays,
     async run(run) {
-      const args = ['--echo', `${1000 * MB}`, '--random', '--timeout', `${deadlineMs}`, address(run), '7']
+      // More than goes by before it is killed, past the proxy too.
+      const args = ['--echo', `${10_000 * MB}`, '--random', '--timeout', `${deadlineMs}`, address(run), '7']
       await using program = run.setting.world.client.spawn(await fixture('client'), args)
       await Promise.race([sleep(run.random.between(0, 1500)), program.exited])
       if (program.child.exitCode === null) return await program.stop('SIGKILL').then(() => ({ bytes: 0 }))
