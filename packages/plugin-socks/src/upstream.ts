@@ -81,6 +81,8 @@ async function open(
   const timer = setTimeout(() => giveUp(`no answer within ${timeoutMs} ms`), timeoutMs)
   try {
     socket = await UpstreamSocket.connect(hops[0], given.signal)
+    // Who gave up while it was handed over did not find it yet.
+    given.signal.throwIfAborted()
     for (const [index, hop] of hops.entries()) {
       const next = hops[index + 1]
       const [host, port] = next
