@@ -111,7 +111,7 @@ describe('reloading', () => {
     expect(await fresh()).toEqual({ verdict: 'via', plugin: 'socks' })
     writeFileSync(file, 'interfaces: [wan0]\ndefault-verdict: drop\n')
     expect(await json(world, 'reload')).toMatchObject({ rules: 0, plugins: [], verdict: 'drop', restart: [] })
-    expect(await dial(world.client, target)).toMatchObject({ end: 'ECONNRESET' })
+    expect(await dial(world.client, target)).toMatchObject({ end: 'ECONNREFUSED' })
     expect(transfer.child.exitCode).toBeNull()
     await world.client.sh('touch /run/go')
     expect((await transfer.exited).stdout.trim()).toBe('40000000')

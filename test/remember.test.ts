@@ -23,14 +23,15 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     const wanted = port === 7 ? { echo: 1000 } : { read: 13 }
     const dialled = await dial(world.client, [origin, port], { ...wanted, timeout: 5000 })
     expect(dialled).toMatchObject({ end: 'closed', received: port === 7 ? 1000 : 13 })
-    // The origin sees the program's own port where nobody stands between; it tells so in its own time.
-    const untouched = () => world.reached.slice(earlier).some(({ fromPort }) => fromPort === dialled.port)
-    const taken = () => sessions(proxy).some(({ source }) => source.port === dialled.port)
-    await world.origin.until(() => untouched() || taken(), `a connection from port ${dialled.port}`)
-    const direct = untouched()
-    if (!direct) await endFrom(proxy, dialled.port)
-    expect(sessions(proxy).length).toBe(direct ? before : before + 1)
-    return !direct
+    // The origin sees the program's own port where it was left alone; it tells so in its own time.
+    await world.origin.until(
+      () => world.reached.slice(earlier).some(({ port: to }) => to === port),
+      `a connection to port ${port}`,
+    )
+    const taken = sessions(proxy).some(({ source }) => source.port === dialled.port)
+    if (taken) await endFrom(proxy, dialled.port)
+    expect(sessions(proxy).length).toBe(taken ? before + 1 : before)
+    return taken
   }
 
   test('a remembered verdict holds for later connections to the same port, and no plugin is asked', async () => {
@@ -115,7 +116,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
 
   test('port 0 is a port', async () => {
     await using proxy = await proxied('remembering')
-    expect(await dial(world.client, [origin, 0], { echo: 10 })).toMatchObject({ end: 'ECONNRESET' })
+    expect(await dial(world.client, [origin, 0], { echo: 10 })).toMatchObject({ end: 'ECONNREFUSED' })
     expect(sessions(proxy)).toMatchObject([{ destination: { port: 0 } }])
     expect(await asked(proxy)).toBe(true)
   })
@@ -123,8 +124,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   test('a remembered refusal is one of the kernel', async () => {
     await using proxy = await proxied('remembering')
     const dials = async () => (await dial(world.client, [origin, 25], { echo: 10 })).end
-    expect(await dials()).toBe('ECONNRESET')
-    expect(await dials()).toBe('ECONNREFUSED')
+    expect([await dials(), await dials()]).toEqual(['ECONNREFUSED', 'ECONNREFUSED'])
     expect(sessions(proxy)).toHaveLength(1)
   })
 

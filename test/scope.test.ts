@@ -36,7 +36,7 @@ describe('the whole of an interface', () => {
       'proxy dport 22,7',
       'direct dport 23-25',
     ]
-    proxy = await world.proxy({ interfaces: ['wan0', 'wan1'], rules, plugin: 'direct' })
+    proxy = await world.proxy({ interfaces: ['wan0', 'wan1'], rules, plugin: 'accepting' })
   })
   afterAll(() => proxy?.stop())
 

@@ -72,10 +72,11 @@ async function expectCarried(proxy: Program, port: number, how: object): Promise
 describe.each([4, 6] as const)('over IPv%i,', (family) => {
   test('a program is spliced to a server that is far, whenever it speaks', async () => {
     await using proxy = await proxied()
-    for (const waitMs of [0, 300]) {
-      const { port } = await upload(far[family], { control: 'cubic', waitMs })
-      await expectCarried(proxy, port, { carried: 'splice' })
-    }
+    for (const control of ['cubic', 'bbr'])
+      for (const waitMs of [0, 300]) {
+        const { port } = await upload(far[family], { control, waitMs })
+        await expectCarried(proxy, port, { carried: 'splice' })
+      }
   })
 
   test('it is relayed when our socket has answered what it said first', async () => {
@@ -84,8 +85,8 @@ describe.each([4, 6] as const)('over IPv%i,', (family) => {
     await expectCarried(proxy, port, isRelayed)
   })
 
-  test('it is relayed when its congestion control counts the handshake', async () => {
-    await using proxy = await proxied()
+  test('it is relayed when its congestion control counts a handshake that was with us', async () => {
+    await using proxy = await proxied({ plugin: 'accepting' })
     const { port } = await upload(far[family], { control: 'bbr' })
     await expectCarried(proxy, port, isRelayed)
   })

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
+import dialled from './dialled.ts'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
 // Imported by mistake, or started by hand, it would intercept the machine itself.
@@ -50,7 +51,23 @@ const plugins: Record<string, Plugin> = {
     await connection.peek()
     return direct({ remember: { ttl: 60_000, whateverName: connection.destination.port === 80 } })
   },
-  hesitating: async function hesitating() {
+  dialled: dialled(),
+  // Its programs' kernels ask a second time, after a second.
+  slow: async function slow() {
+    await sleep(1_500)
+    return direct()
+  },
+  taking: function taking(connection) {
+    connection.take().end('taken')
+    return undefined
+  },
+  // The program is connected before it is decided, so that nothing can be left alone.
+  accepting: function accepting(connection) {
+    connection.socket.pause()
+    return direct()
+  },
+  hesitating: async function hesitating(connection) {
+    connection.socket.pause()
     await sleep(5)
     return direct()
   },
@@ -69,13 +86,13 @@ const plugins: Record<string, Plugin> = {
 }
 
 const {
-  plugin,
+  plugin = 'dialled',
   silent = false,
   accepting: _,
   ...options
 } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
-  const chosen = plugin === undefined ? undefined : plugins[plugin]
+  const chosen = plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
   for (const adopted of proxy.adopted) {
     const { source, destination, upstream } = adopted

@@ -139,6 +139,7 @@ export interface ProxyProgramOptions {
   readonly failClosed?: boolean
   readonly rules?: readonly string[]
   readonly defaultAction?: Action
+  /** Of proxy.ts; by default one whose connections are ours: from their own port, nobody comes but who leaks past the proxy. */
   readonly plugin?: string
   readonly carry?: 'splice' | 'relay'
   readonly keepSpliced?: boolean

@@ -29,10 +29,19 @@ enum mark {
 	MARK_BASE = 0xffff0000,
 };
 
+/* Slots that no interface has. */
+enum slot {
+	SLOT_HELD =
+	    0x7e, /* of a SYN that waits for a decision, on the way to where it is dropped */
+	SLOT_COPY = 0x7f, /* of a copy of an ACK that our socket gets */
+};
+
 enum limit {
 	LIMIT_DEVICES = 64, /* interfaces that one instance intercepts */
 	LIMIT_RULES = 16384,
 	LIMIT_FLOWS = 16384,	 /* connections opened and not yet accepted */
+	LIMIT_EVENTS = 1 << 21,	 /* bytes */
+	LIMIT_SYN = 128,	 /* bytes of a SYN that is held, from its IP header on */
 	LIMIT_FRAGMENTED = 4096, /* datagrams */
 	LIMIT_LOG = 1 << 18,	 /* bytes */
 	LIMIT_EXEMPT = 1024,	 /* processes */
@@ -126,6 +135,64 @@ struct flow {
 	__u32 bound;	  /* 1: the program's socket is bound to the interface */
 	__u32 mark;	  /* of its SYN, as rules see it */
 	__u32 dscp;
+};
+
+/* What the process hears of connections that programs open. */
+enum event {
+	EVENT_HELD,    /* struct held */
+	EVENT_REACHED, /* struct opening_event: a connection that was left alone is established */
+	EVENT_ENDED,   /* the same: it is over, or its program has given up */
+};
+
+/* A connection that waits for a decision: its program has said SYN, and hears nothing yet. */
+struct held {
+	__u32 event;
+	__u32 id; /* of this opening of its socket; never 0 */
+	struct flow_key key;
+	struct flow flow;
+	__u8 hop[6]; /* MAC address that its first packet was for */
+	__u16 length;
+	__u8 syn[LIMIT_SYN]; /* from its IP header on */
+};
+
+struct opening_event {
+	__u32 event;
+	__u32 id;
+	__u64 sent; /* payload, as the other side has acknowledged it */
+	__u64 received;
+	__u32 state; /* of TCP: the last before its end */
+	__u32 error; /* errno that its program hears; 0: none */
+};
+
+/* What becomes of a SYN that was held. */
+enum release {
+	RELEASE_ALONE,	 /* it goes where its program sent it, and so does all that follows */
+	RELEASE_STEERED, /* to the listener */
+	RELEASE_REFUSED, /* its program hears a reset */
+};
+
+/* What the process asks of `release`: the link layer header of the SYN, which it completes. */
+struct releasing {
+	__u8 hop[6];
+	__u8 slot;
+	__u8 release;
+	__u8 unused[4];
+	__be16 ethertype;
+};
+
+/* What the process asks of `watch` and `cut`. */
+struct watching {
+	struct flow_key key;
+	__u32 id;
+	__u32 slot;
+	__u8 hop[6];
+};
+
+/* What `watch` answers, of a connection that was left alone. */
+struct watched {
+	__u64 sent; /* as in struct opening_event */
+	__u64 received;
+	__u32 state;
 };
 
 enum action {
@@ -375,6 +442,11 @@ enum counter {
 	COUNT_REDIRECTED,
 	COUNT_LOG_LOST,	  /* beside another reason: the log was full */
 	COUNT_REMEMBERED, /* beside another: a plugin had decided it before */
+	COUNT_HELD,	  /* a SYN of a connection that waits for a decision */
+	COUNT_EVENT_LOST, /* beside another: too many wait */
+	COUNT_NOT_HELD,	  /* beside another: too many events wait, or it is none that can be sent
+			     again */
+	COUNT_RELEASED,	  /* a SYN that was held, on its way to where its program sent it */
 	/* lo_ingress */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,

@@ -4,7 +4,6 @@
 #define TPROXY_FORGE_H
 
 #include "packet.h"
-#include "pair.h"
 
 /* A segment without payload. */
 struct bare_segment {

@@ -24,6 +24,7 @@ typedef struct {
 
 struct sock_common {
 	possible_net_t skc_net;
+	unsigned long skc_flags;
 };
 
 struct net_device {
@@ -45,6 +46,7 @@ struct sock {
 		atomic_t rmem_alloc;
 	} sk_backlog;
 	int sk_rcvbuf;
+	int sk_err;
 	__u8 sk_shutdown;
 };
 
@@ -83,6 +85,7 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 snd_wnd;
 	__u64 bytes_received;
+	__u64 bytes_acked;
 	struct minmax rtt_min;
 	_Bool is_mptcp;
 	__u32 max_window;

@@ -4,6 +4,7 @@
 #include "contract.h"
 
 enum mark mark;
+enum slot slot;
 enum limit limit;
 enum action action;
 enum field field;
@@ -19,6 +20,13 @@ struct control control;
 struct device device;
 struct flow_key flow_key;
 struct flow flow;
+enum event event;
+struct held held;
+struct opening_event opening_event;
+enum release release;
+struct releasing releasing;
+struct watching watching;
+struct watched watched;
 struct verdict verdict;
 struct dimension dimension;
 struct node node;

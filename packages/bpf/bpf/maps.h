@@ -88,6 +88,15 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
+/* What becomes of connections that programs open, as struct held and struct opening_event. Written
+ * by: wan_egress, connect_owner. Read by: the process. Bounded: LIMIT_EVENTS. Full: the connection
+ * is not held, but accepted before it is decided; an end is lost and counted, and the process looks
+ * at what was left alone now and then anyway. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, LIMIT_EVENTS);
+} events SEC(".maps");
+
 /* Verdicts of plugins that hold for later connections. Written by: the process; hits: wan_egress.
  * Read by: wan_egress, for what the rules would have proxied, if control.remembers says that there
  * are any. Bounded: LIMIT_MEMORIES, least recently used first. Evicted: the plugin is asked again.

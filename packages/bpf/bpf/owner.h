@@ -3,6 +3,7 @@
 #ifndef TPROXY_OWNER_H
 #define TPROXY_OWNER_H
 
+#include "alone.h"
 #include "kernel.h"
 #include "maps.h"
 
@@ -60,8 +61,9 @@ static __always_inline __u32 is_exempt(const struct task_struct *task)
 
 /*
  * Every TCP socket that begins to connect, in the context of the process that calls connect(2);
- * io_uring's workers are threads of theirs. A tracepoint, because it sees all programs of this host
- * without attaching to anybody's cgroup, and before the first packet. Always returns 0.
+ * io_uring's workers are threads of theirs. And what becomes of those that the process waits for. A
+ * tracepoint, because it sees all programs of this host without attaching to anybody's cgroup, and
+ * before the first packet. Always returns 0.
  */
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
@@ -70,8 +72,14 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	struct opened *opened;
 	__u64 ids;
 
-	if (to != BPF_TCP_SYN_SENT || sk->__sk_common.skc_net.net->ns.inum != settings.netns)
+	if (to != BPF_TCP_SYN_SENT && to != BPF_TCP_ESTABLISHED && to != BPF_TCP_CLOSE)
 		return 0;
+	if (sk->__sk_common.skc_net.net->ns.inum != settings.netns)
+		return 0;
+	if (to != BPF_TCP_SYN_SENT) {
+		tell_of(sk, from, to);
+		return 0;
+	}
 	opened = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!opened)
 		return because(COUNT_OWNER_LOST, 0);
@@ -88,6 +96,8 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	opened->exempt = is_exempt(task);
 	/* A socket may connect again after connect(AF_UNSPEC). */
 	opened->decided = UNDECIDED;
+	opened->stage = STAGE_NONE;
+	opened->id = 0;
 	return 0;
 }
 

@@ -59,6 +59,16 @@ static __always_inline void map_v4(__u8 mapped[16], __be32 address)
 	__builtin_memcpy(mapped + 12, &address, 4);
 }
 
+static __always_inline bool same_address(const __u8 a[16], const __u8 b[16])
+{
+	__u32 left[4], right[4];
+
+	__builtin_memcpy(left, a, 16);
+	__builtin_memcpy(right, b, 16);
+	return left[0] == right[0] && left[1] == right[1] && left[2] == right[2] &&
+	       left[3] == right[3];
+}
+
 enum reading {
 	READ_ALL,
 	READ_NOT_IP,

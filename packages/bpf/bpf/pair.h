@@ -5,12 +5,13 @@
 
 #include <linux/if_ether.h>
 #include "contract.h"
+#include "packet.h"
 
 /* Constant from load on. */
 const volatile struct settings settings SEC(".rodata.settings");
 
-/* A slot that no interface has: for the copy of an ACK that our socket gets. */
-#define MARK_COPY (settings.mark | MARK_SLOT)
+/* For the copy of an ACK that our socket gets. */
+#define MARK_COPY (settings.mark | SLOT_COPY)
 
 /* One direction of a pair. Sequence numbers are those of whom the bytes come from. */
 struct way {
@@ -163,16 +164,6 @@ static __always_inline void tell(__u32 index, const struct pair *pair)
 	event->sent = pair->ways[WAY_UP].carried;
 	event->received = pair->ways[WAY_DOWN].carried;
 	bpf_ringbuf_submit(event, 0);
-}
-
-static __always_inline bool same_address(const __u8 a[16], const __u8 b[16])
-{
-	__u32 left[4], right[4];
-
-	__builtin_memcpy(left, a, 16);
-	__builtin_memcpy(right, b, 16);
-	return left[0] == right[0] && left[1] == right[1] && left[2] == right[2] &&
-	       left[3] == right[3];
 }
 
 static __always_inline bool same_flow(const struct flow_key *a, const struct flow_key *b)

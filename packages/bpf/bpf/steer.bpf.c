@@ -21,12 +21,14 @@
 #define TRACE_COUNTERS counters
 #define TRACE_REASONS  COUNT_MAX
 #include "trace.h"
-#include "owner.h"
 #include "judge.h"
 #include "recall.h"
 #include "redirect.h"
 #include "whose.h"
 #include "reject.h"
+#include "hold.h"
+#include "alone.h"
+#include "owner.h"
 #include "loopback.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -98,12 +100,6 @@ static __always_inline bool is_outdated(const struct opened *opened, const struc
 	       opened->verdict.action != ACTION_PROXY && opened->decided == DECIDED_BY_RULE;
 }
 
-/* Global: or the verifier would follow all that comes behind from each of the ways through it. */
-__noinline enum reading read_sent(struct __sk_buff *skb, __u32 hard_header, struct packet *packet)
-{
-	return packet ? read_packet(skb, hard_header, packet) : READ_BROKEN;
-}
-
 /* A packet of which not all is known: what the rules refuse might be it. */
 static __always_inline int refuse_unknown(struct __sk_buff *skb, const struct control *state,
 					  enum counter reason)
@@ -164,6 +160,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 		return because(COUNT_DROPPED_DEVICE, TC_ACT_SHOT);
 	if (decided && opened->verdict.action == ACTION_PROXY && opened->ifindex == skb->ifindex) {
 		decided_by(skb, state, &opened->verdict, device->has_mac ? ETH_HLEN : 0);
+		if (opened->stage == STAGE_HELD)
+			return wait(skb, device);
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
@@ -191,6 +189,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 		count(COUNT_STEERED);
 		return steer(skb, device, index);
 	}
+	if (!tcp && is_released(skb, &packet))
+		return because(COUNT_RELEASED, NEXT);
 	if (!tcp && is_kernels_own(&packet, sk))
 		return because(COUNT_PASSED_NO_SOCKET, NEXT);
 	/* It began to connect before we looked. */
@@ -253,6 +253,9 @@ static __always_inline int decide(struct __sk_buff *skb)
 		};
 
 		bpf_map_update_elem(&flows, &packet.key, &flow, BPF_ANY);
+		if (tcp && is_plain(sk, &packet) &&
+		    hold(skb, &packet, &flow, opened, device->has_mac))
+			return wait(skb, device);
 	}
 	return apply(skb, &verdict, &packet, device, index);
 }

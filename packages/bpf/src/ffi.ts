@@ -388,26 +388,43 @@ export function runProgram(
 export interface PreparedRun {
   /** Its bytes, before and after. */
   readonly packet: Buffer
-  /** What the program returned. */
-  run(): number
+  /** What the program finds in its context. */
+  mark: number
+  ifindex: number
+  /** On the first bytes, or all. Returns what the program returned. */
+  run(length?: number): number
   close(): void
 }
 
+/** Of `struct __sk_buff`, include/uapi/linux/bpf.h. */
+const skb = { size: 192, mark: 8, ifindex: 40 } as const
+
 /** {@link runProgram} for programs whose time counts: everything lies ready, and a run costs one system call. */
 export function prepareRun(operation: string, program: number, size: number): PreparedRun {
-  const memory = koffi.alloc('uint8_t', size)
+  const memory = koffi.alloc('uint8_t', size + skb.size)
   const address = koffi.address(memory)
-  // struct { prog_fd, retval, data_size_in, data_size_out; data_in, data_out; … } test of union bpf_attr
+  const bytes = Buffer.from(koffi.view(memory, size + skb.size))
+  const context = bytes.subarray(size)
+  // struct { prog_fd, retval, data_size_in, data_size_out; data_in, data_out; repeat, duration, ctx_size_in, ctx_size_out; ctx_in; … }
+  // test of union bpf_attr
   const attr = Buffer.alloc(80)
-  const [testRunCommand, retval, sizeOut] = [10, 4, 12]
+  const [testRunCommand, retval, sizeIn, sizeOut] = [10, 4, 8, 12]
   attr.writeUInt32LE(program, 0)
-  attr.writeUInt32LE(size, 8)
   attr.writeBigUInt64LE(address, 16)
   attr.writeBigUInt64LE(address, 24)
+  attr.writeUInt32LE(skb.size, 40)
+  attr.writeBigUInt64LE(address + BigInt(size), 48)
   return {
-    packet: Buffer.from(koffi.view(memory, size)),
-    run() {
-      attr.writeUInt32LE(size, sizeOut)
+    packet: bytes.subarray(0, size),
+    set mark(mark: number) {
+      context.writeUInt32LE(mark, skb.mark)
+    },
+    set ifindex(ifindex: number) {
+      context.writeUInt32LE(ifindex, skb.ifindex)
+    },
+    run(length = size) {
+      attr.writeUInt32LE(length, sizeIn)
+      attr.writeUInt32LE(length, sizeOut)
       rawSyscall(operation, sysBpf, testRunCommand, attr, attr.length)
       return attr.readUInt32LE(retval)
     },

@@ -11,10 +11,17 @@ export const Mark = {
   base: 4294901760,
 } as const
 
+export const Slot = {
+  held: 126,
+  copy: 127,
+} as const
+
 export const Limit = {
   devices: 64,
   rules: 16384,
   flows: 16384,
+  events: 2097152,
+  syn: 128,
   fragmented: 4096,
   log: 262144,
   exempt: 1024,
@@ -106,18 +113,22 @@ export const Counter = {
   redirected: 26,
   logLost: 27,
   remembered: 28,
-  assigned: 29,
-  established: 30,
-  reopened: 31,
-  droppedNoListener: 32,
-  droppedAssign: 33,
-  droppedMalformed: 34,
-  listenerFound: 35,
-  returned: 36,
-  passedLoopback: 37,
-  droppedReturn: 38,
-  ownerLost: 39,
-  max: 40,
+  held: 29,
+  eventLost: 30,
+  notHeld: 31,
+  released: 32,
+  assigned: 33,
+  established: 34,
+  reopened: 35,
+  droppedNoListener: 36,
+  droppedAssign: 37,
+  droppedMalformed: 38,
+  listenerFound: 39,
+  returned: 40,
+  passedLoopback: 41,
+  droppedReturn: 42,
+  ownerLost: 43,
+  max: 44,
 } as const
 
 export const MemoryBy = {
@@ -324,6 +335,148 @@ export function writeOwner(buffer: Buffer, value: Owner, at = 0): Buffer {
   buffer.writeUInt32LE(value.uid, at + 12)
   buffer.writeUInt32LE(value.gid, at + 16)
   buffer.write(value.name, at + 20, 16, 'utf8')
+  return buffer
+}
+
+export const Event = {
+  held: 0,
+  reached: 1,
+  ended: 2,
+} as const
+
+export interface Held {
+  event: number
+  id: number
+  key: FlowKey
+  flow: Flow
+  hop: Uint8Array
+  length: number
+  syn: Uint8Array
+}
+export const heldSize = 248
+export function readHeld(buffer: Buffer, at = 0): Held {
+  return {
+    event: buffer.readUInt32LE(at),
+    id: buffer.readUInt32LE(at + 4),
+    key: readFlowKey(buffer, at + 8),
+    flow: readFlow(buffer, at + 48),
+    hop: buffer.subarray(at + 112, at + 118),
+    length: buffer.readUInt16LE(at + 118),
+    syn: buffer.subarray(at + 120, at + 248),
+  }
+}
+export function writeHeld(buffer: Buffer, value: Held, at = 0): Buffer {
+  buffer.writeUInt32LE(value.event, at)
+  buffer.writeUInt32LE(value.id, at + 4)
+  writeFlowKey(buffer, value.key, at + 8)
+  writeFlow(buffer, value.flow, at + 48)
+  buffer.set(value.hop, at + 112)
+  buffer.writeUInt16LE(value.length, at + 118)
+  buffer.set(value.syn, at + 120)
+  return buffer
+}
+
+export interface OpeningEvent {
+  event: number
+  id: number
+  sent: bigint
+  received: bigint
+  state: number
+  error: number
+}
+export const openingEventSize = 32
+export function readOpeningEvent(buffer: Buffer, at = 0): OpeningEvent {
+  return {
+    event: buffer.readUInt32LE(at),
+    id: buffer.readUInt32LE(at + 4),
+    sent: buffer.readBigUInt64LE(at + 8),
+    received: buffer.readBigUInt64LE(at + 16),
+    state: buffer.readUInt32LE(at + 24),
+    error: buffer.readUInt32LE(at + 28),
+  }
+}
+export function writeOpeningEvent(buffer: Buffer, value: OpeningEvent, at = 0): Buffer {
+  buffer.writeUInt32LE(value.event, at)
+  buffer.writeUInt32LE(value.id, at + 4)
+  buffer.writeBigUInt64LE(value.sent, at + 8)
+  buffer.writeBigUInt64LE(value.received, at + 16)
+  buffer.writeUInt32LE(value.state, at + 24)
+  buffer.writeUInt32LE(value.error, at + 28)
+  return buffer
+}
+
+export const Release = {
+  alone: 0,
+  steered: 1,
+  refused: 2,
+} as const
+
+export interface Releasing {
+  hop: Uint8Array
+  slot: number
+  release: number
+  unused: Uint8Array
+  ethertype: number
+}
+export const releasingSize = 14
+export function readReleasing(buffer: Buffer, at = 0): Releasing {
+  return {
+    hop: buffer.subarray(at, at + 6),
+    slot: buffer.readUInt8(at + 6),
+    release: buffer.readUInt8(at + 7),
+    unused: buffer.subarray(at + 8, at + 12),
+    ethertype: buffer.readUInt16BE(at + 12),
+  }
+}
+export function writeReleasing(buffer: Buffer, value: Releasing, at = 0): Buffer {
+  buffer.set(value.hop, at)
+  buffer.writeUInt8(value.slot, at + 6)
+  buffer.writeUInt8(value.release, at + 7)
+  buffer.set(value.unused, at + 8)
+  buffer.writeUInt16BE(value.ethertype, at + 12)
+  return buffer
+}
+
+export interface Watching {
+  key: FlowKey
+  id: number
+  slot: number
+  hop: Uint8Array
+}
+export const watchingSize = 52
+export function readWatching(buffer: Buffer, at = 0): Watching {
+  return {
+    key: readFlowKey(buffer, at),
+    id: buffer.readUInt32LE(at + 36),
+    slot: buffer.readUInt32LE(at + 40),
+    hop: buffer.subarray(at + 44, at + 50),
+  }
+}
+export function writeWatching(buffer: Buffer, value: Watching, at = 0): Buffer {
+  writeFlowKey(buffer, value.key, at)
+  buffer.writeUInt32LE(value.id, at + 36)
+  buffer.writeUInt32LE(value.slot, at + 40)
+  buffer.set(value.hop, at + 44)
+  return buffer
+}
+
+export interface Watched {
+  sent: bigint
+  received: bigint
+  state: number
+}
+export const watchedSize = 24
+export function readWatched(buffer: Buffer, at = 0): Watched {
+  return {
+    sent: buffer.readBigUInt64LE(at),
+    received: buffer.readBigUInt64LE(at + 8),
+    state: buffer.readUInt32LE(at + 16),
+  }
+}
+export function writeWatched(buffer: Buffer, value: Watched, at = 0): Buffer {
+  buffer.writeBigUInt64LE(value.sent, at)
+  buffer.writeBigUInt64LE(value.received, at + 8)
+  buffer.writeUInt32LE(value.state, at + 16)
   return buffer
 }
 

@@ -47,6 +47,8 @@ export class Connection {
   #peeked: Peeked | undefined
   #session: Session | undefined
   #sessionAsked: PromiseWithResolvers<Session> | undefined
+  #isGone = false
+  #gone: (() => void) | undefined
 
   constructor(id: number, accepted: Accepted, settler: Settler) {
     this.id = id
@@ -58,6 +60,7 @@ export class Connection {
     this.via = accepted.via
     this.accepted = accepted
     this.#settler = settler
+    accepted.whenGone?.(() => this.#vanish())
   }
 
   /**
@@ -117,6 +120,7 @@ export class Connection {
 
   /** @internal {@link peek}, also for who carries out the verdict. */
   async look(deadlineMs: number = peekMs): Promise<Peeked> {
+    await this.accepted.accept?.()?.catch(() => {})
     this.#peek ??= peek(this.socket, deadlineMs)
     this.#peeked = await this.#peek.peeked
     return this.#peeked
@@ -148,6 +152,21 @@ export class Connection {
     this.accepted.letGo?.()
     this.#peek = undefined
     this.#socket = undefined
+  }
+
+  /** @internal Calls back when its program gives up before it was accepted; while nobody has decided, there is nothing to decide any more. */
+  whenGone(callback: () => void): void {
+    this.#gone = callback
+    if (this.#isGone) callback()
+  }
+
+  #vanish(): void {
+    this.#isGone = true
+    if (!this.#settled) {
+      this.#settled = true
+      this.#decide()
+    }
+    this.#gone?.()
   }
 
   /** Resets the connection if nobody has settled it. */

@@ -51,3 +51,12 @@ export function reason(error: unknown): string {
   // Only from where spaces begin: peers choose texts, and each of many spaces would be tried anew.
   return (error instanceof Error ? error.message : String(error)).replaceAll(/(?<!\s)\s*\n\s*/g, ' ')
 }
+
+/** @internal A program has given up on a connection before it was established. */
+export class GaveUp extends Error {
+  override readonly name = 'GaveUp'
+
+  constructor() {
+    super('the program has given up')
+  }
+}

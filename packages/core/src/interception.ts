@@ -3,7 +3,7 @@ import { type Observable, Subject, type Subscription, throwError } from 'rxjs'
 import { Carrier } from './carrier.ts'
 import { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
-import { reason, TproxyError } from './errors.ts'
+import { GaveUp, reason, TproxyError } from './errors.ts'
 import { type FastpathState, type Limits, limits, type Timeouts } from './options.ts'
 import { type ReachOptions, reach } from './reach.ts'
 import { checkRemember } from './remember.ts'
@@ -254,6 +254,8 @@ export class Interception implements AsyncDisposable {
     let upstream: LazyStream | undefined
     try {
       upstream = await reach(session, verdict, this.#reach)
+      const accepting = session.connection.accepted.accept?.()
+      if (accepting !== undefined) await accepting
       const transforms = transformsOf(session.connection, verdict)
       // What is reached at once leaves nobody to call back.
       if (session.isClosing) throw new TproxyError('E_STATE', 'closing')
@@ -262,7 +264,9 @@ export class Interception implements AsyncDisposable {
       session.connection.end()
       upstream?.reset()
       const error = cause instanceof Error ? cause : new Error(String(cause))
-      session.finish(session.isClosing ? { how: 'aborted' } : { how: 'failed', error })
+      if (session.isClosing) session.finish({ how: 'aborted' })
+      else if (error instanceof GaveUp) session.finish({ how: 'reset', by: 'client' })
+      else session.finish({ how: 'failed', error })
     }
   }
 }

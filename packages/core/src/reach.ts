@@ -2,7 +2,7 @@ import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Connection } from './connection.ts'
 import { formatEndpoint } from './endpoint.ts'
-import { reason, TproxyError } from './errors.ts'
+import { GaveUp, reason, TproxyError } from './errors.ts'
 import { asLazy } from './lazy-stream.ts'
 import type { Session } from './session.ts'
 import type { LazyStream, Transport } from './transport.ts'
@@ -29,7 +29,7 @@ export function reach(
   const attempt =
     verdict.kind === 'via'
       ? reachVia(connection, verdict.upstream, late.signal, options)
-      : connection.accepted.direct(late.signal)
+      : connection.accepted.direct(late.signal, verdict.transform !== undefined)
   if (!(attempt instanceof Promise)) return asLazy(attempt)
   const target = verdict.kind === 'via' ? verdict.upstream.name : formatEndpoint(connection.destination)
   return inTime(attempt, { session, late, target, connectMs: options.connectMs })
@@ -42,14 +42,14 @@ async function inTime(
   const { session, late, target, connectMs } = how
   const { promise: given, reject } = Promise.withResolvers<never>()
   const timer = setTimeout(() => {
-    const error = new TproxyError('E_TIMEOUT', `connect to ${target}: no answer within ${connectMs} ms`)
+    giveUp(new TproxyError('E_TIMEOUT', `connect to ${target}: no answer within ${connectMs} ms`))
+  }, connectMs)
+  const giveUp = (error: Error) => {
     late.abort(error)
     reject(error)
-  }, connectMs)
-  session.onClose(() => {
-    late.abort()
-    reject(new TproxyError('E_STATE', 'closing'))
-  })
+  }
+  session.onClose(() => giveUp(new TproxyError('E_STATE', 'closing')))
+  session.connection.whenGone(() => giveUp(new GaveUp()))
   // An upstream that ignores the signal must not leave its stream behind.
   attempt.then(
     (stream) => late.signal.aborted && asLazy(stream).reset(),

@@ -17,9 +17,12 @@ export interface LazyStream {
   reset(): void
 }
 
-/** A connection as a transport delivers it: accepted, paused, and with its original destination. */
+/** A connection as a transport delivers it: accepted, or about to be, paused, and with its original destination. */
 export interface Accepted {
-  /** Paused, with `allowHalfOpen`; with keep-alive, and without delay, where it is a real one. May be made when asked for. */
+  /**
+   * Paused, with `allowHalfOpen`; with keep-alive, and without delay, where it is a real one. May be made, and the connection
+   * accepted, when asked for.
+   */
   readonly socket: Socket
   readonly source: Endpoint
   readonly destination: Endpoint
@@ -32,9 +35,19 @@ export interface Accepted {
   /** Of its first packet, as rules see it. */
   readonly mark?: number | undefined
   readonly dscp?: number | undefined
-  /** Opens the connection the program wanted, from where it wanted it. Throws, or rejects, when refused or aborted. */
-  direct(signal: AbortSignal): Duplex | LazyStream | Promise<Duplex | LazyStream>
-  /** Ends it with a reset. Default: `socket.resetAndDestroy()`. */
+  /**
+   * Accepts it, where its program waits for that still: to be called before somebody wants its socket, and needs not wait. Rejects
+   * when the program has given up. Undefined where there is nothing to wait for.
+   */
+  accept?(): Promise<void> | undefined
+  /** Calls back when its program gives up before it was accepted, at once if it has; the last callback only. */
+  whenGone?(callback: () => void): void
+  /**
+   * Opens the connection the program wanted, from where it wanted it; `isRead` says that somebody wants to see its bytes. Throws,
+   * or rejects, when refused or aborted.
+   */
+  direct(signal: AbortSignal, isRead: boolean): Duplex | LazyStream | Promise<Duplex | LazyStream>
+  /** Ends it with a reset, or has the program hear that it is refused, where it was not accepted. Default: `socket.resetAndDestroy()`. */
   reset?(): void
   /** Until this is called, closing the socket resets the connection, so that a crash does not look like a clean end. */
   closeInOrder?(): void

@@ -1,13 +1,15 @@
 import type { Socket } from 'node:net'
 import { endInOrder, type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
 import { type Endpoint, endpointOf, formatEndpoint } from '../endpoint.ts'
-import { TproxyError } from '../errors.ts'
+import { GaveUp, TproxyError } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
 import type { Remember, Remembered } from '../remember.ts'
 import type { Accepted } from '../transport.ts'
+import type { Alone } from './alone.ts'
 import type { Device } from './devices.ts'
 import type { Dialler } from './dial.ts'
-import type { TcpSocket } from './tcp-socket.ts'
+import type { Held } from './held.ts'
+import { goneStream, TcpSocket } from './tcp-socket.ts'
 
 /** What all connections of an interface have in common. */
 export interface Acceptance {
@@ -20,12 +22,19 @@ export interface Acceptance {
     verdict: Remembered['verdict'],
     how: Remember,
   ) => Remembered | undefined
+  /** Whether what needs nobody to carry it may be left alone. */
+  readonly leavesAlone: () => boolean
+  /** Whether that goes on when this process ends in order. */
+  readonly keeps: boolean
   /** Lets the program of a connection speak, where its window was closed. */
   readonly admit?: (key: FlowKey, family: 4 | 6) => void
   readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
 }
 
-/** A connection that the kernel has handed to one of our listeners. */
+/** In milliseconds: what the kernel hands over at once is waited for so long, where somebody wants it at once. */
+const patienceMs = 50
+
+/** A connection that the kernel has handed to one of our listeners, or that waits for that. */
 export class AcceptedConnection implements Accepted {
   readonly source: Endpoint
   readonly destination: Endpoint
@@ -35,16 +44,17 @@ export class AcceptedConnection implements Accepted {
   readonly via: string | undefined
   readonly mark: number | undefined
   readonly dscp: number | undefined
-  /** Our end of it. */
-  readonly end: TcpSocket
+  #end: TcpSocket | undefined
+  readonly #held: Held | undefined
+  #accepting: PromiseWithResolvers<void> | undefined
   readonly #acceptance: Acceptance
   /** What the kernel noted at its SYN. */
   #flow: Flow | undefined
   #key: FlowKey | undefined
   #isAdmitted = false
 
-  /** `key`: what the socket receives; it may be filled in again. */
-  constructor(key: FlowKey, end: TcpSocket, flow: Flow | undefined, acceptance: Acceptance) {
+  /** `key`: what the socket receives; it may be filled in again. `from`: our end of it, or where that is to come from. */
+  constructor(key: FlowKey, from: TcpSocket | Held, flow: Flow | undefined, acceptance: Acceptance) {
     this.source = endpointOf(key.source, key.sourcePort)
     this.destination = endpointOf(key.destination, key.destinationPort)
     this.interface = acceptance.device.interface.name
@@ -54,7 +64,8 @@ export class AcceptedConnection implements Accepted {
     this.via = via
     this.mark = flow?.mark
     this.dscp = flow?.dscp
-    this.end = end
+    if (from instanceof TcpSocket) this.#end = from
+    else this.#held = from
     this.#flow = flow
     this.#key = { ...key, source: new Uint8Array(key.source), destination: new Uint8Array(key.destination) }
     this.#acceptance = acceptance
@@ -65,10 +76,46 @@ export class AcceptedConnection implements Accepted {
     return this.#key
   }
 
+  /** Our end of it; undefined where it was not accepted. */
+  get end(): TcpSocket | undefined {
+    return this.#end
+  }
+
   /** Whoever wants it reads what the program says. */
   get socket(): Socket {
+    if (this.#end === undefined) this.#acceptNow()
     this.admit()
-    return this.end.stream
+    return this.#end?.stream ?? goneStream
+  }
+
+  whenGone(callback: () => void): void {
+    this.#held?.whenGivenUp(callback)
+  }
+
+  accept(): Promise<void> | undefined {
+    if (this.#end !== undefined || this.#held === undefined) return undefined
+    if (this.#accepting === undefined) {
+      if (!this.#held.waits) return undefined
+      const accepting = Promise.withResolvers<void>()
+      this.#accepting = accepting
+      // Who does not wait for it hears of it by other ways.
+      accepting.promise.catch(() => {})
+      this.#held.accept((end) => {
+        this.#end = end
+        if (end === undefined) accepting.reject(new GaveUp())
+        else accepting.resolve()
+      })
+    }
+    return this.#end === undefined ? this.#accepting.promise : undefined
+  }
+
+  /** The kernel hands it over at once, unless the program's socket is being used at this very moment. */
+  #acceptNow(): void {
+    const accepting = this.accept()
+    for (let left = patienceMs; accepting !== undefined && this.#end === undefined && left > 0; left--) {
+      Atomics.wait(nobody, 0, 0, 1)
+      this.#held?.lookForIt()
+    }
   }
 
   /** Lets the program speak. To be called when it is known who carries that, or somebody wants to hear it. */
@@ -83,10 +130,13 @@ export class AcceptedConnection implements Accepted {
   }
 
   reset(): void {
-    this.end.reset()
+    if (this.#held?.waits === true) this.#held.refuse()
+    else this.#end?.reset()
   }
 
-  direct(signal: AbortSignal): TcpSocket | Promise<TcpSocket> {
+  direct(signal: AbortSignal, isRead: boolean): TcpSocket | Promise<TcpSocket | Alone> {
+    const { leavesAlone, keeps } = this.#acceptance
+    if (this.#held?.waits === true && !isRead && leavesAlone()) return this.#held.leaveAlone(signal, keeps)
     if (this.#key === undefined)
       throw new TproxyError(
         'E_STATE',
@@ -101,7 +151,7 @@ export class AcceptedConnection implements Accepted {
   }
 
   closeInOrder(): void {
-    const fd = this.end.descriptor
+    const fd = this.#end?.descriptor
     if (fd !== undefined) endInOrder(fd)
   }
 
@@ -111,7 +161,7 @@ export class AcceptedConnection implements Accepted {
 
   /** What the kernel cannot do for lack of memory costs speed, and no connection. */
   accelerate(): void {
-    const fd = this.end.descriptor
+    const fd = this.#end?.descriptor
     if (fd === undefined || this.#key === undefined) return
     try {
       this.#acceptance.fastpath?.join(this.#key, fd)
@@ -125,3 +175,6 @@ export class AcceptedConnection implements Accepted {
     this.#key = undefined
   }
 }
+
+/** Nobody ever wakes who waits for this. */
+const nobody = new Int32Array(new SharedArrayBuffer(4))

@@ -14,6 +14,7 @@ import { reason } from '../errors.ts'
 import type { Accepted } from '../transport.ts'
 import { type Acceptance, AcceptedConnection } from './accepted.ts'
 import type { Listener } from './devices.ts'
+import type { Held } from './held.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
 export interface AcceptorOptions extends Acceptance {
@@ -41,6 +42,8 @@ const retryMs = 100
 export class Acceptor implements Listener {
   readonly #options: AcceptorOptions
   readonly #own: SocketEnd
+  /** Those that are to be somebody's, by their addresses. */
+  readonly #expected = new Map<string, (end: TcpSocket | undefined) => void>()
   #watch: { close(): void } | undefined
   #retry: NodeJS.Timeout | undefined
   #isClosed = false
@@ -57,8 +60,55 @@ export class Acceptor implements Listener {
     askForSegments(fd, this.#own.family, device.interface.mtu)
   }
 
+  get family(): 4 | 6 {
+    return this.#own.family
+  }
+
+  /** Of the interface that its connections leave by, as it is now. */
+  get ifindex(): number {
+    return this.#options.device.interface.ifindex
+  }
+
+  /** Describes a connection that is held. */
+  hold(held: Held): AcceptedConnection {
+    const { key, flow: known } = held.held
+    return new AcceptedConnection(key, held, known, this.#options)
+  }
+
+  /** Calls back with our end of the one that sends from there, when it comes; with nothing where there are too many. */
+  expect(key: FlowKey, came: (end: TcpSocket | undefined) => void): void {
+    this.#expected.set(nameOf(key), came)
+    this.take()
+  }
+
+  /** Does not call back any more. */
+  forget(key: FlowKey): void {
+    this.#expected.delete(nameOf(key))
+  }
+
+  /** Takes what has come up to what is expected. */
+  take(): void {
+    const before = this.#expected.size
+    while (!this.#isClosed && this.#expected.size >= before && before > 0) {
+      const accepted = this.#accept()
+      if (accepted === undefined) return
+      this.#take(accepted)
+    }
+  }
+
+  #accept(): number | undefined {
+    try {
+      return accept(this.#options.fd, flow)
+    } catch (error) {
+      // The listener is readable still, and who watches it says so.
+      if (error instanceof NativeError) return undefined
+      throw error
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#isClosed = true
+    for (const came of this.#expected.values()) came(undefined)
     clearTimeout(this.#retry)
     this.#watch?.close()
     closeDescriptor(this.#options.fd)
@@ -94,10 +144,12 @@ export class Acceptor implements Listener {
       closeDescriptor(fd)
       return
     }
+    const came = this.#claim()
     if (budget.open >= budget.limit) {
       takeFlow(flow)
       warn(`refused a connection: ${budget.limit} are open, as many as file descriptors allow`)
       closeDescriptor(fd)
+      came?.(undefined)
       return
     }
     budget.open++
@@ -105,11 +157,22 @@ export class Acceptor implements Listener {
       budget.open--
     })
     try {
-      accepted(new AcceptedConnection(flow, end, takeFlow(flow), this.#options))
+      const known = takeFlow(flow)
+      if (came !== undefined) came(end)
+      else accepted(new AcceptedConnection(flow, end, known, this.#options))
     } catch (error) {
       end.reset()
       throw error
     }
+  }
+
+  /** Who expects the one that is being accepted. */
+  #claim(): ((end: TcpSocket | undefined) => void) | undefined {
+    if (this.#expected.size === 0) return undefined
+    const name = nameOf(flow)
+    const came = this.#expected.get(name)
+    this.#expected.delete(name)
+    return came
   }
 }
 
@@ -117,3 +180,6 @@ export class Acceptor implements Listener {
 const flow = emptyFlow()
 
 const sameBytes = (a: Uint8Array, b: Uint8Array) => a.every((byte, at) => byte === b[at])
+
+const nameOf = ({ source, destination, sourcePort, destinationPort }: FlowKey) =>
+  `${sourcePort} ${destinationPort} ${source} ${destination}`

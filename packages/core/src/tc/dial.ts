@@ -1,4 +1,3 @@
-import { getSystemErrorName } from 'node:util'
 import {
   closeDescriptor,
   NativeError,
@@ -7,7 +6,7 @@ import {
   type SocketEnd,
   tryConnect,
 } from '@tproxy/bpf'
-import { endpointOf, formatEndpoint } from '../endpoint.ts'
+import { connectError } from './connect-error.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
 /** Opens connections, any number at once. */
@@ -63,14 +62,5 @@ export class Dialler implements Disposable {
 
 function failed(fd: number | undefined, to: SocketEnd, error: unknown): unknown {
   if (fd !== undefined) closeDescriptor(fd)
-  return error instanceof NativeError ? connectError(error, to) : error
-}
-
-/** As node words it. */
-function connectError(cause: NativeError, { address, port }: SocketEnd): Error {
-  const { errno } = cause
-  const code = getSystemErrorName(-errno)
-  const where = endpointOf(address, port)
-  const error = new Error(`connect ${code} ${formatEndpoint(where)}`, { cause })
-  return Object.assign(error, { code, errno: -errno, syscall: 'connect', address: where.address, port })
+  return error instanceof NativeError ? connectError(error.errno, to.address, to.port, error) : error
 }

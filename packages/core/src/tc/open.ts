@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import {
   Exemption,
   type Fastpath,
+  type HeldSyn,
   Limit,
   replyMark,
   type Splicing,
@@ -16,6 +17,7 @@ import { readRules } from '../rules/read.ts'
 import type { Accepted, Transport } from '../transport.ts'
 import { AcceptedConnection } from './accepted.ts'
 import { Acceptor } from './acceptor.ts'
+import { Alone } from './alone.ts'
 import { watchAttached } from './attached.ts'
 import { requireCgroup } from './cgroup.ts'
 import { describeFlow, describer } from './describe.ts'
@@ -25,11 +27,13 @@ import { UpstreamExemption } from './exemption.ts'
 import { openFastpath } from './fastpath.ts'
 import { follow } from './follow.ts'
 import { Guard } from './guard.ts'
+import { Held } from './held.ts'
 import { enter } from './instances.ts'
 import type { InterceptOptions } from './intercept-options.ts'
 import { presentInterfaces, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
 import { KernelMemories } from './memories.ts'
+import { Openings } from './openings.ts'
 import { explain, lo, loadSplicing, loadSteering } from './programs.ts'
 import { routingOptions } from './routing.ts'
 import { KernelRules } from './rules.ts'
@@ -127,6 +131,11 @@ export async function openTransport(
   const backlog = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'))
   const budget = { limit: connectionLimit(), open: 0 }
   const dialler = undo.use(new Dialler())
+  const deliver = (connection: Accepted) => {
+    if (accepted.observed) accepted.next(connection)
+    else early.push(connection)
+  }
+  const acceptors = new Map<number, Acceptor>()
   const listen = (device: Device, family: 4 | 6): Acceptor => {
     const fd = transparentListener({
       family,
@@ -145,16 +154,22 @@ export async function openTransport(
         admit: (key, version) => splicing.admit(key, device.interface.ifindex, version),
       }),
       remember: memories.remember,
+      leavesAlone: () => options.carry !== 'relay' && steering.isUnobserved(device.interface.ifindex),
+      keeps: options.keepSpliced === true,
       describe: (flow) => describeFlow(flow, describe, rules),
-      accepted: (connection) => {
-        if (accepted.observed) accepted.next(connection)
-        else early.push(connection)
-      },
+      accepted: deliver,
       warn: (message) => warnings.next(message),
     })
     steering.setListener(device.slot, family, fd)
+    acceptors.set(listenerOf(device.slot, family), acceptor)
     return acceptor
   }
+  const openings: Openings = undo.use(
+    new Openings(steering.openings, (syn) => {
+      const acceptor = acceptors.get(listenerOf(syn.flow.slot, versionOf(syn)))
+      if (acceptor !== undefined) deliver(acceptor.hold(new Held(syn, { openings, acceptor })))
+    }),
+  )
 
   const exemption = undo.use(new UpstreamExemption(steering))
   try {
@@ -248,6 +263,10 @@ export async function openTransport(
       ...(state.counts && { fastpath: state.counts() }),
     }),
     splice: (connection, upstream, listener) => {
+      if (upstream instanceof Alone) {
+        upstream.carry(listener)
+        return upstream
+      }
       const splice = splicer?.splice(connection, upstream, listener) ?? unspliced
       const key = connection instanceof AcceptedConnection ? connection.key : undefined
       if (typeof splice !== 'string' && key !== undefined) fastpath?.forget(key)
@@ -289,3 +308,8 @@ async function tryFastpath(
     return { state: { mode: 'off', problem: reason(cause) } }
   }
 }
+
+const listenerOf = (slot: number, family: 4 | 6) => slot * 2 + (family === 6 ? 1 : 0)
+
+/** It stands in the first four bits (RFC 791, RFC 8200). */
+const versionOf = ({ syn: [first = 0] }: HeldSyn) => (first >> 4 === 6 ? 6 : 4)

@@ -106,7 +106,7 @@ export class Splicer implements Disposable {
     if (towardsUpstream === undefined) return 'the upstream is no plain socket'
     const { end: towardsClient, key: client, destination } = accepted
     const server = towardsUpstream.descriptor
-    if (towardsClient.descriptor === undefined || client === undefined || server === undefined)
+    if (towardsClient?.descriptor === undefined || client === undefined || server === undefined)
       return 'a socket is gone'
     if (towardsClient.isBusy || towardsUpstream.isBusy) return 'something is still to be sent'
     const ifindex = this.#options.ifindexOf(accepted.interface)

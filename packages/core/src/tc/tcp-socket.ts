@@ -13,8 +13,8 @@ import { reason } from '../errors.ts'
 import { reset } from '../relay.ts'
 import type { LazyStream } from '../transport.ts'
 
-/** Stands in for the stream of a socket that is not ours any more. */
-const gone = new Socket().destroy()
+/** Stands in for the stream of a socket that is not ours any more, or never was. */
+export const goneStream: Socket = new Socket().destroy()
 
 /**
  * A connected TCP socket, which is a descriptor until somebody wants a stream: that costs node some 50 µs and 5 KB, and what the
@@ -38,14 +38,14 @@ export class TcpSocket implements LazyStream {
 
   /** The one stream of it, paused at first; a closed one when it is silent, or gone. */
   get stream(): Socket {
-    if (this.#isSilent) return gone
+    if (this.#isSilent) return goneStream
     if (this.#fd !== undefined) {
       const stream = new Socket({ fd: this.#fd, allowHalfOpen: true })
       this.#fd = undefined
       // It has begun to read, and stops when it holds a chunk.
       this.#own(stream.pause())
     }
-    return this.#stream ?? gone
+    return this.#stream ?? goneStream
   }
 
   /** Undefined once it is closed: the number may belong to another by now. */

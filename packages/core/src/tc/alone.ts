@@ -1,0 +1,153 @@
+import type { Socket } from 'node:net'
+import { constants } from 'node:os'
+import type { HeldSyn, OpeningEvent } from '@tproxy/bpf'
+import { GaveUp, TproxyError } from '../errors.ts'
+import type { SessionEnd } from '../session.ts'
+import type { LazyStream, Splice, SpliceListener } from '../transport.ts'
+import { connectError } from './connect-error.ts'
+import type { Opening, Openings } from './openings.ts'
+import { goneStream } from './tcp-socket.ts'
+
+interface AloneOptions {
+  readonly held: HeldSyn
+  readonly family: 4 | 6
+  readonly openings: Openings
+  /** Of the interface that it leaves by, as it is now. */
+  readonly ifindex: () => number
+  /** Whether it is to go on when this process ends in order. */
+  readonly keeps: boolean
+}
+
+/** Of include/net/tcp_states.h. */
+const tcp = { finWait1: 4, finWait2: 5, closeWait: 8, lastAck: 9, closing: 11 } as const
+
+/** States from which a connection ends in order, where nobody has an error of it. */
+const lastStates: readonly number[] = [tcp.finWait2, tcp.closing, tcp.lastAck]
+
+/** States in which one direction has ended. */
+const halfClosed: readonly number[] = [...lastStates, tcp.finWait1, tcp.closeWait]
+
+/**
+ * A connection that was decided before anything had happened, and goes where its program wanted as if we were not there: its own
+ * socket knows how much it has carried, and how it ended.
+ */
+export class Alone implements LazyStream, Splice, Opening {
+  readonly held: HeldSyn
+  readonly #options: AloneOptions
+  readonly #reached = Promise.withResolvers<this>()
+  #isReached = false
+  #bytes = { sent: 0, received: 0 }
+  #changedAt = performance.now()
+  #listener: SpliceListener | undefined
+  #end: SessionEnd | undefined
+
+  /** Lets it go on. Throws {@link GaveUp} where its program does not wait any more. */
+  constructor(options: AloneOptions, signal: AbortSignal) {
+    const { held, family, openings, ifindex } = options
+    this.held = held
+    this.#options = options
+    if (!openings.kernel.leaveAlone(held, family, ifindex())) throw new GaveUp()
+    openings.add(this)
+    signal.addEventListener('abort', () => this.reset(), { once: true })
+  }
+
+  /** Resolves when the other side has answered; rejects as `net.connect` fails, and with {@link GaveUp}. */
+  get reachedIt(): Promise<this> {
+    return this.#reached.promise
+  }
+
+  /** None of ours. */
+  get stream(): Socket {
+    return goneStream
+  }
+
+  get bytes(): { sent: number; received: number } {
+    this.#watch()
+    return this.#bytes
+  }
+
+  /** Tells `listener` from now on. */
+  carry(listener: SpliceListener): void {
+    this.#listener = listener
+    queueMicrotask(() => listener.silent())
+    // It was over as soon as we heard of it. Who waits for the one is to have it before the other.
+    const end = this.#end
+    if (end !== undefined) setImmediate(() => this.#tell(end))
+  }
+
+  reset(): void {
+    this.abort({ how: 'aborted' })
+  }
+
+  abort(end: SessionEnd): void {
+    if (this.#end !== undefined) return
+    this.#watch()
+    const { openings, held, family, ifindex } = this.#options
+    openings.forget(this)
+    openings.kernel.cut(held, family, ifindex())
+    this.#finish(end)
+  }
+
+  release(): void {}
+
+  leave(): void {
+    if (this.#options.keeps) this.#finish({ how: 'kept' })
+  }
+
+  reached(): void {
+    this.#isReached = true
+    this.#changedAt = performance.now()
+    this.#reached.resolve(this)
+  }
+
+  ended(event: OpeningEvent): void {
+    this.#bytes = { sent: Number(event.sent), received: Number(event.received) }
+    if (!this.#isReached) this.#reached.reject(this.#whyNot(event))
+    this.#finish(endOf(event))
+  }
+
+  look(): void {
+    const state = this.#watch()
+    if (state === undefined || !this.#isReached) return
+    const { idleMs = 0, halfClosedMs = 0 } = this.#listener ?? {}
+    const limit = halfClosed.includes(state) ? halfClosedMs : idleMs
+    if (limit > 0 && performance.now() - this.#changedAt > limit)
+      this.abort({ how: 'timeout', error: new TproxyError('E_TIMEOUT', `idle for ${limit} ms`) })
+  }
+
+  /** Reads how much it has carried; returns its state. */
+  #watch(): number | undefined {
+    if (this.#end !== undefined) return undefined
+    const { openings, held, family, ifindex } = this.#options
+    const watched = openings.kernel.watch(held, family, ifindex())
+    // Its end is about to be told.
+    if (watched === undefined) return undefined
+    const [sent, received] = [Number(watched.sent), Number(watched.received)]
+    if (sent !== this.#bytes.sent || received !== this.#bytes.received) this.#changedAt = performance.now()
+    this.#bytes = { sent, received }
+    return watched.state
+  }
+
+  #whyNot({ error }: OpeningEvent): Error {
+    const { destination, destinationPort } = this.held.key
+    return error === 0 ? new GaveUp() : connectError(error, destination, destinationPort)
+  }
+
+  #finish(end: SessionEnd): void {
+    if (this.#end !== undefined) return
+    this.#end = end
+    if (this.#listener !== undefined) this.#tell(end)
+  }
+
+  #tell(end: SessionEnd): void {
+    this.#listener?.ended(end)
+    this.#listener = undefined
+  }
+}
+
+/** How an established one ended. */
+function endOf({ error, state }: OpeningEvent): SessionEnd {
+  if (error === 0) return lastStates.includes(state) ? { how: 'closed' } : { how: 'reset', by: 'client' }
+  // ECONNABORTED: somebody on this host has ended it, such as by ss --kill.
+  return { how: 'reset', by: error === constants.errno.ECONNABORTED ? 'client' : 'upstream' }
+}

@@ -1,0 +1,87 @@
+import type { HeldSyn } from '@tproxy/bpf'
+import type { Acceptor } from './acceptor.ts'
+import { Alone } from './alone.ts'
+import type { Opening, Openings } from './openings.ts'
+import type { TcpSocket } from './tcp-socket.ts'
+
+interface HeldOptions {
+  readonly openings: Openings
+  readonly acceptor: Acceptor
+}
+
+/** A connection that waits for a decision: its program is in connect(2), and nothing has been answered. */
+export class Held implements Opening {
+  readonly held: HeldSyn
+  readonly #openings: Openings
+  readonly #acceptor: Acceptor
+  #isLetGo = false
+  #hasGivenUp = false
+  #gaveUp: (() => void) | undefined
+
+  constructor(held: HeldSyn, { openings, acceptor }: HeldOptions) {
+    this.held = held
+    this.#openings = openings
+    this.#acceptor = acceptor
+    openings.add(this)
+  }
+
+  /** Whether it still waits. */
+  get waits(): boolean {
+    return !this.#isLetGo && !this.#hasGivenUp
+  }
+
+  /** Calls back when its program gives up, at once if it has. */
+  whenGivenUp(callback: () => void): void {
+    this.#gaveUp = callback
+    if (this.#hasGivenUp) callback()
+  }
+
+  /** Has it go where its program wanted, and resolves when it is there. Rejects as `net.connect` fails, and with {@link GaveUp}. */
+  async leaveAlone(signal: AbortSignal, keeps: boolean): Promise<Alone> {
+    this.#isLetGo = true
+    const { held } = this
+    const { family } = this.#acceptor
+    const alone = new Alone(
+      { held, family, keeps, openings: this.#openings, ifindex: () => this.#acceptor.ifindex },
+      signal,
+    )
+    return alone.reachedIt
+  }
+
+  /** Completes its program's connect(2); calls back with our end, before it returns as a rule, or with nothing where nobody came. */
+  accept(came: (end: TcpSocket | undefined) => void): void {
+    this.#isLetGo = true
+    const { key } = this.held
+    this.whenGivenUp(() => {
+      this.#acceptor.forget(key)
+      came(undefined)
+    })
+    const { family, ifindex } = this.#acceptor
+    if (!this.#openings.kernel.steer(this.held, family, ifindex)) return this.ended()
+    this.#acceptor.expect(key, (end) => {
+      this.#gaveUp = undefined
+      this.#openings.forget(this)
+      came(end)
+    })
+  }
+
+  /** Looks again whether it has come. */
+  lookForIt(): void {
+    this.#acceptor.take()
+  }
+
+  /** Has its program hear that it is refused. */
+  refuse(): void {
+    this.#isLetGo = true
+    this.#openings.forget(this)
+    const { family, ifindex } = this.#acceptor
+    this.#openings.kernel.refuse(this.held, family, ifindex)
+  }
+
+  ended(): void {
+    if (this.#hasGivenUp) return
+    this.#hasGivenUp = true
+    this.#openings.forget(this)
+    this.#gaveUp?.()
+  }
+}

@@ -1,0 +1,67 @@
+import type { HeldSyn, Openings as KernelOpenings, OpeningEvent } from '@tproxy/bpf'
+
+/** Who is told what becomes of a connection that a program opens. */
+export interface Opening {
+  readonly held: HeldSyn
+  /** Only of one that was left alone: it is established. */
+  reached?(): void
+  /** It is over, or its program has given up. */
+  ended(event: OpeningEvent): void
+  /** Called now and then, for what shows in no event. */
+  look?(): void
+}
+
+/** Each is looked at this often. */
+const roundMs = 5_000
+
+/** A round is made in steps, so that thousands do not hold up new connections. */
+const stepMs = 250
+
+/** Connections that programs open, from their first packet: those that wait for a decision, and those that were then left alone. */
+export class Openings implements Disposable {
+  readonly kernel: KernelOpenings
+  readonly #known = new Map<number, Opening>()
+  readonly #listening: { close(): void }
+  readonly #round: NodeJS.Timeout
+  /** What this round has still to look at. */
+  #left: Opening[] = []
+  #perStep = 0
+
+  /** `held` hears of each that waits. */
+  constructor(kernel: KernelOpenings, held: (held: HeldSyn) => void) {
+    this.kernel = kernel
+    this.#listening = kernel.listen({
+      held,
+      reached: ({ id }) => this.#known.get(id)?.reached?.(),
+      ended: (event) => {
+        const opening = this.#known.get(event.id)
+        this.#known.delete(event.id)
+        opening?.ended(event)
+      },
+    })
+    this.#round = setInterval(() => this.#look(), stepMs).unref()
+  }
+
+  /** It hears of itself from now on, in place of what it was before. */
+  add(opening: Opening): void {
+    this.#known.set(opening.held.id, opening)
+  }
+
+  /** Nobody does. */
+  forget({ held: { id } }: Opening): void {
+    this.#known.delete(id)
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#round)
+    this.#listening.close()
+  }
+
+  #look(): void {
+    if (this.#left.length === 0) {
+      this.#left = [...this.#known.values()]
+      this.#perStep = Math.ceil((this.#left.length * stepMs) / roundMs)
+    }
+    for (const opening of this.#left.splice(-this.#perStep)) opening.look?.()
+  }
+}

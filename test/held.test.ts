@@ -1,0 +1,159 @@
+// A connection waits for its decision in connect(2): what is refused is refused, and what is left alone was never touched.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { dial, holdDial } from './rig/client.ts'
+import { expectEnd } from './rig/ending.ts'
+import { endFrom, ends, sessionFrom, sessions } from './rig/sessions.ts'
+import { addresses, tellRules, World } from './rig/world.ts'
+
+let world: World
+beforeAll(async () => {
+  world = await World.create()
+})
+afterAll(() => world?.close())
+
+const MB = 1_000_000
+
+const proxied = (options: { plugin?: string; carry?: 'relay'; timeouts?: Record<string, number> } = {}) =>
+  world.proxy({ interfaces: ['wan0'], plugin: 'direct', ...options })
+
+/** From which port the origin has seen connections to one of its own, so far. */
+const reachedFrom = (port: number) =>
+  world.reached.filter((each) => each.port === port).map(({ fromPort }) => fromPort)
+
+describe.each([4, 6] as const)('over IPv%i', (family) => {
+  const { origin } = addresses[family]
+
+  test('what is direct is left alone: its own port, its bytes and its end', async () => {
+    await using proxy = await proxied()
+    const echoed = await dial(world.client, [origin, 7], { echo: 3 * MB })
+    expect(echoed).toMatchObject({ end: 'closed', received: 3 * MB, equal: true })
+    expect(reachedFrom(7)).toContain(echoed.port)
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({
+      how: 'closed',
+      carried: 'splice',
+      bytes: { sent: 3 * MB, received: 3 * MB },
+    })
+    await expectEnd(proxy)
+  })
+
+  test.each<['by default' | string, Record<string, string>]>([
+    ['by default', {}],
+    ['by a connection of ours', { plugin: 'dialled' }],
+    ['relayed', { carry: 'relay' }],
+  ])('a port where nobody listens refuses, %s', async (_, options) => {
+    await using proxy = await proxied(options)
+    const refused = await dial(world.client, [origin, 4])
+    expect(refused.end).toBe('ECONNREFUSED')
+    expect(await endFrom(proxy, refused.port)).toMatchObject({
+      how: 'failed',
+      error: expect.stringMatching(/^connect ECONNREFUSED .*:4$/),
+    })
+    await expectEnd(proxy)
+  })
+
+  test('what a plugin drops refuses, unless it is to be closed in order', async () => {
+    await using proxy = await proxied({ plugin: 'dropping' })
+    const dropped = await dial(world.client, [origin, 25])
+    expect(dropped.end).toBe('ECONNREFUSED')
+    expect(await endFrom(proxy, dropped.port)).toMatchObject({ how: 'dropped' })
+    expect((await dial(world.client, [origin, 26])).end).toBe('fin')
+  })
+
+  test('a decision that takes long is waited for, and asked for once', async () => {
+    await using proxy = await proxied({ plugin: 'slow' })
+    const echoed = await dial(world.client, [origin, 7], { echo: MB })
+    expect(echoed).toMatchObject({ end: 'closed', equal: true })
+    expect(echoed.connectMs).toBeGreaterThan(1_400)
+    expect(echoed.connectMs).toBeLessThan(1_900)
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({ how: 'closed' })
+    expect(sessions(proxy)).toHaveLength(1)
+  })
+
+  test('a program that gives up meanwhile is not waited for', async () => {
+    await using proxy = await proxied({ plugin: 'slow' })
+    const gone = await dial(world.client, [origin, 7], { timeout: 200 })
+    expect(gone.end).toBe('timeout')
+    await sleep(1_700)
+    expect(reachedFrom(7)).not.toContain(gone.port)
+    expect(sessions(proxy)).toEqual([])
+  })
+
+  test('who takes the socket at once has it', async () => {
+    await using _proxy = await proxied({ plugin: 'taking' })
+    expect(await dial(world.client, [origin, 7])).toMatchObject({ end: 'fin', first: 'taken' })
+  })
+
+  test('a socket that is bound to its interface is left alone, too', async () => {
+    await using proxy = await proxied()
+    const echoed = await dial(world.client, [origin, 7], { echo: MB, device: 'wan0' })
+    expect(echoed).toMatchObject({ end: 'closed', equal: true })
+    expect(reachedFrom(7)).toContain(echoed.port)
+    expect(await endFrom(proxy, echoed.port)).toMatchObject({
+      how: 'closed',
+      bytes: { sent: MB, received: MB },
+    })
+  })
+
+  test('a connection that nobody answers fails after its time, and its program hears of it', async () => {
+    await using proxy = await proxied({ timeouts: { connectMs: 300 } })
+    await world.internet.sh(
+      `PATH=$PATH:/usr/sbin; nft 'add table inet hole; add chain inet hole in { type filter hook input priority 0; }; add rule inet hole in tcp dport 5 drop'`,
+    )
+    try {
+      const failed = await dial(world.client, [origin, 5])
+      expect(failed.end).toBe('ECONNREFUSED')
+      expect(failed.connectMs).toBeGreaterThan(250)
+      expect(await endFrom(proxy, failed.port)).toMatchObject({
+        how: 'failed',
+        error: expect.stringContaining('no answer within 300 ms'),
+      })
+    } finally {
+      await world.internet.sh('PATH=$PATH:/usr/sbin; nft delete table inet hole')
+    }
+  })
+
+  test('when the proxy closes, both ends of what was left alone are reset', async () => {
+    const proxy = await proxied({ timeouts: { drainMs: 100 } })
+    const before = world.origin.events.length
+    const held = await holdDial(world.client, [origin, 7], { send: 'x', read: 2 })
+    await sleep(200)
+    expect(await proxy.stop()).toMatchObject({ code: 0 })
+    const cut = await held.release()
+    expect(cut.end).toBe('ECONNRESET')
+    expect(await endFrom(proxy, cut.port)).toMatchObject({ how: 'aborted' })
+    await world.origin.until(
+      ({ events }) =>
+        events.slice(before).some(({ code, fromPort }) => code === 'ECONNRESET' && fromPort === cut.port),
+      'a reset at the origin',
+    )
+  })
+
+  test('when the proxy is killed, what was left alone goes on', async () => {
+    const proxy = await proxied()
+    const held = await holdDial(world.client, [origin, 7], { echo: MB })
+    await sessionFrom(proxy, reachedFrom(7).at(-1) ?? 0)
+    proxy.kill('SIGKILL')
+    await proxy.exited
+    expect(await held.release()).toMatchObject({ end: 'closed', equal: true, received: MB })
+  })
+
+  test('what moves nothing ends after its time', async () => {
+    await using proxy = await proxied({ timeouts: { idleMs: 500 } })
+    const held = await holdDial(world.client, [origin, 7], { read: 1 })
+    await proxy.until(() => ends(proxy).length === 1, 'an end', 12_000)
+    expect(ends(proxy)[0]).toMatchObject({ how: 'timeout', bytes: { sent: 0, received: 0 } })
+    expect((await held.release()).end).toBe('ECONNRESET')
+  })
+
+  test('and which counts for its rule', async () => {
+    await using proxy = await world.proxy({
+      interfaces: ['wan0'],
+      plugin: 'direct',
+      rules: ['proxy tcp dport 7'],
+    })
+    await dial(world.client, [origin, 7], { echo: MB })
+    const { counts } = await tellRules(proxy, {})
+    expect(counts?.[1]?.[1]).toBeGreaterThan(MB)
+  })
+})
