@@ -23,18 +23,20 @@ while True: threading.Thread(target=answer, args=(s.accept()[0],), daemon=True).
 `
 
 /**
- * Connects to as many addresses and speaks on each connection as soon as it seems open. Says after a second how all are, and
+ * Connects to as many addresses and speaks on each connection as soon as it seems open. With `early`, what it says is in the SYN
+ * (TCP_FASTOPEN_CONNECT, RFC 7413): that cannot be held, and is accepted before it is decided. Says after a second how all are, and
  * at a line of standard input what became of them.
  */
 const clients = `
 import errno, json, selectors, socket, sys, time
-network, pace = sys.argv[1], float(sys.argv[2])
+network, pace, early = sys.argv[1], float(sys.argv[2]), sys.argv[3] == 'early'
 watch, all, errors = selectors.DefaultSelector(), [], []
 class Connection:
   def __init__(self, to):
     self.to, self.open, self.done, self.answer = to, False, False, b''
     self.socket = socket.socket(socket.AF_INET6 if ':' in to else socket.AF_INET)
     self.socket.setblocking(False)
+    if early: self.socket.setsockopt(socket.IPPROTO_TCP, 30, 1)
     self.socket.connect_ex((to, 4100))
     watch.register(self.socket, selectors.EVENT_WRITE, self)
   def go_on(self):
@@ -81,14 +83,16 @@ beforeAll(async () => {
   origin = world.internet.spawn('python3', ['-c', server])
   await origin.until(({ stdout }) => stdout.includes('ready'), 'the server')
   await world.client.sh(`echo ${backlog} >/proc/sys/net/core/somaxconn`)
+  // Also to whom it has no cookie of.
+  await world.client.sh('echo 5 >/proc/sys/net/ipv4/tcp_fastopen')
 })
 afterAll(() => world?.close())
 
 /** What clients see while the process that accepts them is stopped, and then when it runs again. */
-async function probe(stopped: Program, network: string, pace: number) {
+async function probe(stopped: Program, network: string, pace: number, how: 'early' | 'plain' = 'early') {
   stopped.kill('SIGSTOP')
   try {
-    await using program = world.client.spawn('python3', ['-c', clients, network, `${pace}`])
+    await using program = world.client.spawn('python3', ['-c', clients, network, `${pace}`, how])
     await program.until(({ events }) => events.length === 1, 'how the connections are')
     stopped.kill('SIGCONT')
     program.child.stdin?.end('\n')
@@ -99,6 +103,26 @@ async function probe(stopped: Program, network: string, pace: number) {
     stopped.kill('SIGCONT')
   }
 }
+
+test.each([
+  ['4', '203.0.113.'],
+  ['6', '2001:db8:2::'],
+])(
+  'over IPv%s, clients of a proxy that stands still wait in connect, and are served later',
+  async (_, network) => {
+    await using proxy = await world.proxy({ interfaces: ['wan0'] })
+    const fds = openFiles(proxy.pid)
+    expect(await probe(proxy, network, 0, 'plain')).toEqual({
+      full: { established: 0, synSent: count, answered: 0, errors: [] },
+      later: { answered: count, fromTheirPort: 0, errors: [] },
+    })
+    await expect.poll(() => proxy.events.filter(({ event }) => event === 'end').length).toBe(count)
+    // One for what our connections to upstreams wait with, from the first on.
+    await expect.poll(() => openFiles(proxy.pid)).toBe(fds + 1)
+    expect(await mapEntries(world.client, proxy, 'flows')).toBe(0)
+    await proxy.stop()
+  },
+)
 
 // The kernel answers with cookies when more have not finished the handshake than may wait, or (2) always.
 describe.each([
@@ -117,7 +141,7 @@ describe.each([
     const full = { established: backlog + 1, synSent: count - backlog - 1, answered: 0, errors: [] }
     expect(direct).toEqual({ full, later: { answered: count, fromTheirPort: count, errors: [] } })
 
-    await using proxy = await world.proxy({ interfaces: ['wan0'] })
+    await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'direct' })
     const fds = openFiles(proxy.pid)
     const intercepted = await probe(proxy, network, pace)
     // From their own port nobody comes but who leaks past the proxy.
@@ -134,7 +158,10 @@ describe.each([
 const fleeting = `
 import socket, struct, sys
 for _ in range(20):
-  s = socket.create_connection((sys.argv[1], 4100))
+  s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+  s.setsockopt(socket.IPPROTO_TCP, 30, 1)
+  s.connect((sys.argv[1], 4100))
+  s.send(b'hello')
   s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
   s.close()
 `
@@ -143,7 +170,7 @@ test.each([
   ['4', '203.0.113.10'],
   ['6', '2001:db8:2::10'],
 ])('over IPv%s, those that are reset before they are accepted leave nothing', async (_family, address) => {
-  await using proxy = await world.proxy({ interfaces: ['wan0'] })
+  await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'direct' })
   const fds = openFiles(proxy.pid)
   proxy.kill('SIGSTOP')
   expect(await world.client.run('python3', ['-c', fleeting, address])).toMatchObject({ code: 0, stderr: '' })

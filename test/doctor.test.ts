@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { useDirectory } from './rig/directory.ts'
 import { parsed } from './rig/lines.ts'
 import { run } from './rig/tproxy-run.ts'
-import { addresses, tproxyRun, World } from './rig/world.ts'
+import { addresses, dialled, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
 const directory = useDirectory()
@@ -25,7 +25,7 @@ describe('doctor', () => {
 
   test('tries splicing; what it finds is what the next start goes by, until the kernel or the programs are others', async () => {
     const end = async () => {
-      const { stderr } = await run(world, ['--json', '--', 'curl', '-s', '-m', '3', page])
+      const { stderr } = await run(world, ['--json', '-p', dialled, '--', 'curl', '-s', '-m', '3', page])
       return parsed(stderr).find(({ event }) => event === 'session-end')
     }
     const record = '/run/tproxy/trial.json'
@@ -87,14 +87,14 @@ describe('doctor', () => {
       chain inward { type filter hook input priority 0; policy drop; ct state established,related accept; }
     }'`)
     try {
-      const blocked = await run(world, ['--', 'curl', '-s', '-m', '1', page])
+      const blocked = await run(world, ['-p', dialled, '--', 'curl', '-s', '-m', '1', page])
       expect(blocked.code).toBe(28)
       const checks = parsed((await run(world, ['doctor', '--json'])).stdout).filter(
         ({ status }) => status !== 'ok',
       )
       expect(checks).toMatchObject([{ detail: expect.stringContaining('inet wall inward') }])
       await world.client.sh(checks[0].remedy)
-      expect((await run(world, ['--', 'curl', '-s', '-m', '3', page])).code).toBe(0)
+      expect((await run(world, ['-p', dialled, '--', 'curl', '-s', '-m', '3', page])).code).toBe(0)
     } finally {
       await world.client.sh('nft delete table inet wall')
     }

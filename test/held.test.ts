@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import { expectEnd } from './rig/ending.ts'
+import { firewall } from './rig/firewall.ts'
 import { endFrom, ends, sessionFrom, sessions } from './rig/sessions.ts'
 import { addresses, tellRules, World } from './rig/world.ts'
 
@@ -77,6 +78,15 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await sleep(1_700)
     expect(reachedFrom(7)).not.toContain(gone.port)
     expect(sessions(proxy)).toEqual([])
+  })
+
+  test('nor one whose handshake with us is lost', async () => {
+    await using proxy = await proxied({ plugin: 'dialled' })
+    await using _lost = await firewall(world.client, 'input', 'iif lo tcp dport 7 drop')
+    const gone = await dial(world.client, [origin, 7], { timeout: 300 })
+    expect(gone.end).toBe('timeout')
+    expect(await endFrom(proxy, gone.port)).toMatchObject({ how: 'reset', by: 'client' })
+    await expectEnd(proxy)
   })
 
   test('who takes the socket at once has it', async () => {

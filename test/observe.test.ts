@@ -165,8 +165,9 @@ describe('metrics', () => {
     expect(grew('tproxy_decision_seconds_count')).toBe(1)
     // The handshake's; how much more a rule sees depends on when the kernel takes over.
     expect(grew('tproxy_rule_packets_total{rule="1"}')).toBeGreaterThanOrEqual(2)
-    expect(grew('tproxy_kernel_total{program="steering",reason="steeredSyn"}')).toBe(1)
-    expect(grew('tproxy_kernel_total{program="splice",reason="carried"}')).toBeGreaterThan(10)
+    for (const reason of ['held', 'released'])
+      expect(grew(`tproxy_kernel_total{program="steering",reason="${reason}"}`)).toBe(1)
+    expect(grew('tproxy_kernel_total{program="steering",reason="passedDecided"}')).toBeGreaterThan(10)
     expect(after.get('tproxy_warnings_total')).toBe(0)
     expect(after.get('tproxy_sessions{carried="splice"}')).toBe(0)
     expect(proxy.events.filter(({ destination }) => destination?.port === 9464)).toEqual([])

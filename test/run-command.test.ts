@@ -221,5 +221,7 @@ export default () => () => {
     const ends = parsed(stderr).filter(({ event }) => event === 'session-end')
     const reasons = Object.fromEntries(ends.map(({ process, notSpliced }) => [process.name, notSpliced]))
     expect(reasons).toEqual({ curl: 'another transparent proxy has it', 'tproxy-run': undefined })
+    // Nor is one left alone that the outer one would not see then.
+    expect(ends).toHaveLength(2)
   })
 })

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
 import { microsocks } from './rig/servers.ts'
-import { addresses, tproxyRun, World } from './rig/world.ts'
+import { addresses, dialled, tproxyRun, World } from './rig/world.ts'
 
 let world: World
 const stack = new AsyncDisposableStack()
@@ -46,14 +46,15 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   const { origin } = addresses[family]
 
   test('tells the way of a connection, hook by hook, until the kernel carries it', async () => {
-    await using _proxy = await proxy('--rule', 'direct dport 22', '--rule', 'proxy tcp')
+    await using _proxy = await proxy('-p', dialled, '--rule', 'direct dport 22', '--rule', 'proxy tcp')
     await using trace = await tracing(origin)
     expect(trace.events[0]).toMatchObject({ event: 'tracing', address: origin, port: 0 })
     const { port } = await dial(world.client, [origin, 7], { echo: 1000 })
     await ended(trace)
     expect(path(trace, port, 'SYN')).toEqual([
       'splice_egress next',
-      'wan_egress redirected steeredSyn rule 2',
+      'wan_egress redirected held rule 2',
+      'lo_ingress dropped droppedHeld',
       'lo_ingress next assigned listenerFound',
     ])
     expect(path(trace, port, 'SYN,ACK')).toEqual([
@@ -79,7 +80,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(fin[0]).toBe('splice_egress sent carried rule 2')
     const told = trace.events.filter(({ event }) => event === 'session' || event === 'end')
     expect(told).toMatchObject([
-      { event: 'session', session: { verdict: 'direct', rule: 2, process: { name: 'client' } } },
+      { event: 'session', session: { verdict: 'via', rule: 2, process: { name: 'client' } } },
       { event: 'end', how: 'closed', session: { carried: 'splice', bytes: { sent: 1000, received: 1000 } } },
     ])
     // All of it, and in order.
@@ -87,6 +88,25 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(all.map(({ number }) => number)).toEqual(all.map((_, index) => index + 1))
     const times = trace.events.slice(1).map(({ timeMs }) => timeMs)
     expect(times).toEqual(times.toSorted((a, b) => a - b))
+  })
+
+  test('tells that a connection is held, and then left alone', async () => {
+    await using _proxy = await proxy()
+    await using trace = await tracing(origin)
+    const { port } = await dial(world.client, [origin, 7], { echo: 1000 })
+    await ended(trace)
+    expect(path(trace, port, 'SYN')).toEqual([
+      'splice_egress next',
+      'wan_egress redirected held rule 0',
+      'lo_ingress dropped droppedHeld',
+      'splice_egress next',
+      'wan_egress next released',
+    ])
+    expect(path(trace, port, 'SYN,ACK')).toEqual(['splice_ingress next'])
+    expect(path(trace, port, 'FIN,ACK')[1]).toBe('wan_egress next passedDecided rule 0')
+    expect(trace.events.filter(({ event }) => event === 'end')).toMatchObject([
+      { how: 'closed', session: { carried: 'splice', bytes: { sent: 1000, received: 1000 } } },
+    ])
   })
 
   test('tells which rule decided, also what is no TCP, and what a rejected packet became', async () => {
@@ -189,8 +209,8 @@ test('is for people, too; one at a time, ends with --count, and with what it wat
   const packet = `198.51.100.2:${port} > ${origin}:22 SYN, 74 B`
   expect(lines.map((line) => line.replace(/^\d\d:\d\d:\d\d\.\d{6} +/, ''))).toEqual([
     `wan0 splice_egress    on          ${packet}  not for it`,
-    `wan0 wan_egress       redirected  ${packet}  steered syn, default`,
-    `lo lo_ingress         on          ${packet}  assigned, listener found`,
+    `wan0 wan_egress       redirected  ${packet}  held, default`,
+    `lo lo_ingress         dropped     ${packet}  dropped held`,
   ])
   await using last = await tracing(origin)
   await running.stop()

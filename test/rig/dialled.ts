@@ -1,4 +1,4 @@
-import { type Plugin, type Upstream, UpstreamSocket, via } from '@tproxy/core'
+import { type Plugin, type Upstream, UpstreamSocket, type Verdict, via } from '@tproxy/core'
 
 /** The destination itself, as an upstream. */
 const itself: Upstream = {
@@ -10,9 +10,11 @@ const itself: Upstream = {
     (await UpstreamSocket.connect({ host, port }, signal)).release(),
 }
 
+export const byItself: Verdict = via(itself)
+
 /** Has all connections go on as ours: what is decided direct at once is left alone, and there is nothing to translate. */
 export default function dialled(): Plugin {
   return function dialled() {
-    return via(itself)
+    return byItself
   }
 }

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
-import dialled from './dialled.ts'
+import dialled, { byItself } from './dialled.ts'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
 // Imported by mistake, or started by hand, it would intercept the machine itself.
@@ -52,6 +52,8 @@ const plugins: Record<string, Plugin> = {
     return direct({ remember: { ttl: 60_000, whateverName: connection.destination.port === 80 } })
   },
   dialled: dialled(),
+  // Web pages are left alone.
+  mixed: ({ destination: { port } }) => (port === 80 ? direct() : byItself),
   // Its programs' kernels ask a second time, after a second.
   slow: async function slow() {
     await sleep(1_500)

@@ -13,6 +13,9 @@ export const tproxyRun: readonly [string, ...string[]] = [
   fileURLToPath(new URL('../../packages/cli/src/main.ts', import.meta.url)),
 ]
 
+/** For `--plugin`: see there. */
+export const dialled: string = path('./dialled.ts')
+
 /** Addresses of the standard world, per family. */
 export const addresses = {
   4: {

@@ -36,8 +36,9 @@ static __always_inline void tell_of(struct sock *sk, int from, int to)
 	bool over = to == BPF_TCP_CLOSE;
 	struct opening_event *event;
 
-	if (!opened || !opened->id ||
-	    !(opened->stage == STAGE_ALONE || (over && opened->stage == STAGE_HELD)))
+	if (!opened || !opened->id)
+		return;
+	if (opened->stage != STAGE_ALONE && !(over && from == BPF_TCP_SYN_SENT))
 		return;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (event) {

@@ -442,12 +442,12 @@ enum counter {
 	COUNT_REDIRECTED,
 	COUNT_LOG_LOST,	  /* beside another reason: the log was full */
 	COUNT_REMEMBERED, /* beside another: a plugin had decided it before */
-	COUNT_HELD,	  /* a SYN of a connection that waits for a decision */
-	COUNT_EVENT_LOST, /* beside another: too many wait */
-	COUNT_NOT_HELD,	  /* beside another: too many events wait, or it is none that can be sent
-			     again */
-	COUNT_RELEASED,	  /* a SYN that was held, on its way to where its program sent it */
+	COUNT_HELD,	  /* a SYN that waits for a decision: the process has it */
+	COUNT_NOT_HELD, /* beside another: as many events wait as may, or it cannot be sent again */
+	COUNT_RELEASED, /* a SYN that was held, on its way to where its program sent it */
+	COUNT_EVENT_LOST, /* beside another, or none: as many events wait as may */
 	/* lo_ingress */
+	COUNT_DROPPED_HELD, /* what wan_egress has counted as held */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,
 	COUNT_REOPENED, /* a SYN: a reset goes before it, to our socket of an earlier connection */

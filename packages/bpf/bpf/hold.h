@@ -92,6 +92,7 @@ static __noinline bool hold(struct __sk_buff *skb, const struct packet *packet,
  * (tcp_transmit_skb() of net/ipv4/tcp_output.c). */
 static __always_inline int wait(struct __sk_buff *skb, const struct device *device)
 {
+	count(COUNT_HELD);
 	return steer(skb, device, SLOT_HELD);
 }
 
@@ -148,6 +149,7 @@ static __always_inline int let_go(struct __sk_buff *skb, const struct packet *pa
 		return RELEASED;
 	case RELEASE_STEERED:
 		opened->stage = STAGE_STEERED;
+		count(COUNT_STEERED_SYN);
 		if (complete(skb, packet) || bpf_skb_store_bytes(skb, 0, &frame, sizeof(frame), 0))
 			return RELEASE_FAILED;
 		skb->mark = settings.mark | request->slot;

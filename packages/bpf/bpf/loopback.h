@@ -27,7 +27,7 @@ static __always_inline int deliver(struct __sk_buff *skb)
 	if ((skb->mark & ~MARK_SLOT) != settings.mark)
 		return NEXT;
 	if ((skb->mark & MARK_SLOT) == SLOT_HELD)
-		return because(COUNT_HELD, TC_ACT_SHOT);
+		return because(COUNT_DROPPED_HELD, TC_ACT_SHOT);
 	/* A later fragment: the stack puts it together with the first. */
 	if (read_packet(skb, ETH_HLEN, &packet) != READ_ALL || packet.fragment == FRAGMENT_LATER ||
 	    packet.protocol != IPPROTO_TCP)
