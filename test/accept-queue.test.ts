@@ -117,8 +117,7 @@ test.each([
       later: { answered: count, fromTheirPort: 0, errors: [] },
     })
     await expect.poll(() => proxy.events.filter(({ event }) => event === 'end').length).toBe(count)
-    // One for what our connections to upstreams wait with, from the first on.
-    await expect.poll(() => openFiles(proxy.pid)).toBe(fds + 1)
+    await expect.poll(() => openFiles(proxy.pid)).toBe(fds)
     expect(await mapEntries(world.client, proxy, 'flows')).toBe(0)
     await proxy.stop()
   },

@@ -7,7 +7,7 @@ import { fixture, kernelFixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
 import { endFrom, sessionFrom } from './rig/sessions.ts'
 import { loadedPrograms, stateOf } from './rig/state.ts'
-import { addresses, World } from './rig/world.ts'
+import { addresses, dialled, World } from './rig/world.ts'
 
 /** Attaches the program of an object file before all others at the egress of wan0 (BPF_LINK_CREATE with BPF_F_BEFORE). */
 const attachFirst = `
@@ -154,7 +154,7 @@ test('SIGKILL of tproxy-run at 25 random moments ends its command, leaks nothing
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g) ?? []
     return children.some((child) => readIfThere(`/proc/${child}/cmdline`).includes(command))
   }
-  const start = () => world.run(['-q', '--', 'setsid', 'sh', '-c', command])
+  const start = () => world.run(['-q', '-p', dialled, '--', 'setsid', 'sh', '-c', command])
   // How long a start takes depends on the machine, and on what else runs on it.
   const began = performance.now()
   await using first = start()
@@ -203,7 +203,7 @@ test('a second instance on the same interface is refused and names the first; sc
       message: `process ${first.pid} already intercepts wan0 (stop it first: kill ${first.pid})`,
     },
   ])
-  await using other = await world.proxy({ interfaces: ['wan1'] })
+  await using other = await world.proxy({ interfaces: ['wan1'], plugin: 'direct' })
   // Each takes what leaves by its own interface.
   expect((await curl('--interface', 'wan1')).code).toBe(0)
   await other.until((p) => p.events.some(({ event }) => event === 'session'), 'a session')

@@ -5,7 +5,7 @@ import { get } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { direct, drop, type Plugin, reason, TransparentProxy } from '@tproxy/core'
+import { direct, drop, type Plugin, reason, TransparentProxy, UpstreamSocket } from '@tproxy/core'
 import dialled, { byItself } from './dialled.ts'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
@@ -94,6 +94,8 @@ const {
   ...options
 } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
+  // What such sockets wait with, for the first of them opens it: tests compare how many descriptors are open.
+  await UpstreamSocket.connect({ host: '127.0.0.1', port: 1 }, AbortSignal.timeout(1_000)).catch(() => {})
   const chosen = plugins[plugin]
   const proxy = await TransparentProxy.open({ ...options, plugins: chosen === undefined ? [] : [chosen] })
   for (const adopted of proxy.adopted) {
