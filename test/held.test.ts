@@ -38,7 +38,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await expectEnd(proxy)
   })
 
-  test.each<['by default' | string, Record<string, string>]>([
+  test.each<[string, Record<string, string>]>([
     ['by default', {}],
     ['by a connection of ours', { plugin: 'dialled' }],
     ['relayed', { carry: 'relay' }],

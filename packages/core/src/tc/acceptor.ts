@@ -182,4 +182,4 @@ const flow = emptyFlow()
 const sameBytes = (a: Uint8Array, b: Uint8Array) => a.every((byte, at) => byte === b[at])
 
 const nameOf = ({ source, destination, sourcePort, destinationPort }: FlowKey) =>
-  `${sourcePort} ${destinationPort} ${source} ${destination}`
+  `${sourcePort} ${destinationPort} ${source.join()} ${destination.join()}`
