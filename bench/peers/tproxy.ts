@@ -1,5 +1,5 @@
 import { enclosed, type Program } from '../../test/rig/host.ts'
-import { tproxyRun, type World } from '../../test/rig/world.ts'
+import { dialled, tproxyRun, type World } from '../../test/rig/world.ts'
 import { traffic } from '../compare/measure.ts'
 import { file, pinned, type Ready, type Route, type Side, upstream } from '../compare/side.ts'
 
@@ -41,13 +41,36 @@ const plugins: Partial<Record<Route, readonly string[]>> = {
 }
 
 export const tproxy: readonly Side[] = [
+  {
+    name: 'tproxy, left alone',
+    route: 'origin',
+    setup: '`tproxy-run -q -i wan0`',
+    start: (world) => start(world, []),
+    check: (ready) => checkCarried(ready, 'splice'),
+    // Of the two ends.
+    descriptors: 1,
+  },
   ...Object.entries(plugins).flatMap(([route, plugin]) =>
     Object.entries(carriers).map(([carrier, options]): Side => {
-      const args = [...options, ...plugin]
+      // What is direct is left alone; this plugin has the kernel translate it.
+      const own = route === 'origin' && carrier === 'splice' ? ['-p', dialled] : []
+      const args = [...options, ...plugin, ...own]
+      const words = [
+        'tproxy-run',
+        '-q',
+        '-i',
+        'wan0',
+        ...options,
+        ...plugin,
+        ...own.map((word) => word.replace(dialled, './dialled.ts')),
+      ]
       return {
         name: `tproxy ${carrier}`,
         route: route as Route,
-        setup: `\`${['tproxy-run', '-q', '-i', 'wan0', ...args].join(' ')}\``,
+        setup:
+          own.length === 0
+            ? `\`${words.join(' ')}\``
+            : `\`${words.join(' ')}\`, a plugin whose upstream is the origin itself`,
         start: (world) => start(world, args),
         check: (ready) => checkCarried(ready, carrier === 'splice' ? 'splice' : 'relay'),
         // Silent, a spliced one has only the socket that keeps its port.

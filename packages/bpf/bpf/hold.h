@@ -31,32 +31,18 @@ static __always_inline __u32 next_id(void)
 	return id ?: __sync_fetch_and_add(&last_id, 1) + 1;
 }
 
-/* Whether a packet carries the addresses of its socket: nothing on this host has translated it. By
- * these the process finds the socket again. */
-static __always_inline bool is_plain(const struct bpf_sock *sk, const struct packet *packet)
+/* Whether the process will find a program's socket again by the addresses of its packets: not where
+ * something on this host has translated them, nor in another routing domain (VRF). */
+static __always_inline bool is_found(struct __sk_buff *skb, const struct packet *packet, __u32 id)
 {
-	struct flow_key own = {};
+	struct bpf_sock *sk = sender(skb, &packet->key, packet->ethertype == ETH_P_IPV6);
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	struct opened *opened = tcp ? bpf_sk_storage_get(&sockets, tcp, NULL, 0) : NULL;
+	bool found = opened && opened->id == id;
 
-	if (packet->ethertype == ETH_P_IP) {
-		__be32 source = sk->src_ip4, destination = sk->dst_ip4;
-
-		/* Or the compiler shares a load with the other branch, by a computed address. */
-		barrier_var(source);
-		barrier_var(destination);
-		map_v4(own.source, source);
-		map_v4(own.destination, destination);
-	} else {
-		__be32 source[4] = {sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]};
-		__be32 destination[4] = {sk->dst_ip6[0], sk->dst_ip6[1], sk->dst_ip6[2],
-					 sk->dst_ip6[3]};
-
-		__builtin_memcpy(own.source, source, 16);
-		__builtin_memcpy(own.destination, destination, 16);
-	}
-	return same_address(own.source, packet->key.source) &&
-	       same_address(own.destination, packet->key.destination) &&
-	       bpf_htons(sk->src_port) == packet->key.source_port &&
-	       sk->dst_port == packet->key.destination_port;
+	if (sk)
+		bpf_sk_release(sk);
+	return found;
 }
 
 /* Gives a SYN to the process, if it can; what carries data (RFC 7413) is none that can wait. */
@@ -66,13 +52,15 @@ static __noinline bool hold(struct __sk_buff *skb, const struct packet *packet,
 	__u32 length = skb->len - packet->network;
 	struct held *held;
 
-	if (packet->fragment != FRAGMENT_NONE || !packet->bare || length == 0 || length > LIMIT_SYN)
+	opened->id = next_id();
+	if (packet->fragment != FRAGMENT_NONE || !packet->bare || length == 0 ||
+	    length > LIMIT_SYN || !is_found(skb, packet, opened->id))
 		return because(COUNT_NOT_HELD, false);
 	held = bpf_ringbuf_reserve(&events, sizeof(*held), 0);
 	if (!held)
 		return because(COUNT_NOT_HELD, false);
 	held->event = EVENT_HELD;
-	held->id = next_id();
+	held->id = opened->id;
 	held->key = packet->key;
 	held->flow = *flow;
 	held->length = length;
@@ -82,7 +70,6 @@ static __noinline bool hold(struct __sk_buff *skb, const struct packet *packet,
 		bpf_ringbuf_discard(held, 0);
 		return because(COUNT_NOT_HELD, false);
 	}
-	opened->id = held->id;
 	opened->stage = STAGE_HELD;
 	bpf_ringbuf_submit(held, 0);
 	return true;

@@ -253,8 +253,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 		};
 
 		bpf_map_update_elem(&flows, &packet.key, &flow, BPF_ANY);
-		if (tcp && is_plain(sk, &packet) &&
-		    hold(skb, &packet, &flow, opened, device->has_mac))
+		if (tcp && hold(skb, &packet, &flow, opened, device->has_mac))
 			return wait(skb, device);
 	}
 	return apply(skb, &verdict, &packet, device, index);

@@ -18,7 +18,10 @@ export type Settler = (
 /** Long enough for a first flight to follow the handshake over a bad link; all that a server that speaks first is delayed. */
 const peekMs = 300
 
-/** A connection that was accepted and is held until somebody decides: {@link settle} it, or {@link take} its socket. */
+/**
+ * A connection that is held until somebody decides: {@link settle} it, or {@link take} its socket. Its program waits in connect(2)
+ * until then, and until the other side is reached; or until somebody wants to know what it says: then it is accepted first.
+ */
 export class Connection {
   /** Unique within the interception, counting from 1. */
   readonly id: number
@@ -33,6 +36,7 @@ export class Connection {
   readonly rule: number | undefined
   /** Name of the plugin that this rule wants to be asked, and no other. */
   readonly via: string | undefined
+  /** When it was taken. */
   readonly acceptedAt: Date = new Date()
   /** @internal On the clock that durations are measured by. */
   readonly acceptedMs: number = performance.now()
@@ -64,8 +68,9 @@ export class Connection {
   }
 
   /**
-   * The program's end, paused: all that it sent is still to be read. Reading is for whoever takes the connection. Once the
-   * kernel carries it there is none, and a closed one in its place.
+   * The program's end, paused: all that it sent is still to be read. Reading is for whoever takes the connection. To ask for it
+   * is to accept the connection: what fails from then on is a reset for the program, and no refusal. Once the kernel carries it
+   * there is none, and a closed one in its place.
    */
   get socket(): Socket {
     const { socket } = this.accepted

@@ -19,8 +19,8 @@ import { transformsOf, type Verdict } from './verdict.ts'
  */
 export class Interception implements AsyncDisposable {
   /**
-   * Accepted connections, not yet decided. Hot: who subscribes late misses earlier ones. It never errors and completes on
-   * {@link close}. A connection that nobody settles within `timeouts.decisionMs` is reset.
+   * Connections that programs wait for, not yet decided. Hot: who subscribes late misses earlier ones. It never errors and
+   * completes on {@link close}. A connection that nobody settles within `timeouts.decisionMs` is refused.
    */
   readonly connections: Observable<Connection>
   /** Decided connections, each when it is decided; `session.ended` tells the end. Hot; completes on {@link close}. */
@@ -124,7 +124,7 @@ export class Interception implements AsyncDisposable {
 
   /**
    * Stops intercepting, leaves spliced sessions to the kernel with `keepSpliced`, lets the others finish for
-   * `timeouts.drainMs` (or `drainMs`), also those that wait for a decision or to be accepted, resets the rest, and undoes all
+   * `timeouts.drainMs` (or `drainMs`), also those that wait for a decision, resets the rest, and undoes all
    * that was set up. Idempotent; a second call with a shorter time does not shorten the first.
    */
   close(options: { drainMs?: number } = {}): Promise<void> {
@@ -254,7 +254,7 @@ export class Interception implements AsyncDisposable {
     let upstream: LazyStream | undefined
     try {
       upstream = await reach(session, verdict, this.#reach)
-      const accepting = session.connection.accepted.accept?.()
+      const accepting = accept(session)
       if (accepting !== undefined) await accepting
       const transforms = transformsOf(session.connection, verdict)
       // What is reached at once leaves nobody to call back.
@@ -269,6 +269,15 @@ export class Interception implements AsyncDisposable {
       else session.finish({ how: 'failed', error })
     }
   }
+}
+
+/** The program hears that it is connected, if it waits for that still. */
+function accept(session: Session): Promise<void> | undefined {
+  const accepting = session.connection.accepted.accept?.()
+  if (accepting === undefined) return undefined
+  const { promise: closing, reject } = Promise.withResolvers<never>()
+  session.onClose(() => reject(new TproxyError('E_STATE', 'closing')))
+  return Promise.race([accepting, closing])
 }
 
 function drop(session: Session, withReset: boolean, error: Error | undefined): void {

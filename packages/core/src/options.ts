@@ -2,7 +2,7 @@ import { TproxyError } from './errors.ts'
 
 /** Deadlines and limits of a connection's life, in milliseconds. */
 export interface Timeouts {
-  /** From acceptance to a verdict; then the connection is reset. Default 10 000. */
+  /** From its first packet to a verdict; then the connection is refused, or reset where it was accepted. Default 10 000. */
   readonly decisionMs?: number
   /** For reaching the upstream or destination, with all handshakes. Default 30 000. */
   readonly connectMs?: number

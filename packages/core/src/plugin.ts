@@ -8,7 +8,7 @@ import { isVerdict, type Verdict } from './verdict.ts'
  * Decides connections. Return a verdict, or `undefined` to leave the connection to the next plugin, or a promise of
  * either. The function's own name is its identity in logs and sessions.
  *
- * A plugin that throws, rejects or does not answer within the deadline costs its own connection only, which is reset.
+ * A plugin that throws, rejects or does not answer within the deadline costs its own connection only, which is refused.
  */
 export interface Plugin {
   (connection: Connection): Verdict | undefined | Promise<Verdict | undefined>

@@ -8,7 +8,7 @@ export interface SessionEnd {
   /**
    * - `closed` both directions ended in order
    * - `reset` one side reset the connection or broke off, and the other was reset in turn
-   * - `failed` the upstream or destination was not reached, or a plugin's transform failed; the client was reset
+   * - `failed` the upstream or destination was not reached, or a plugin's transform failed; the client was refused, or reset
    * - `dropped` the verdict was to drop, or nobody decided in time
    * - `timeout` nothing moved for the idle or half-closed time
    * - `aborted` we closed it, while shutting down or because somebody asked for it
@@ -63,7 +63,10 @@ export class Session {
     return { sent: Math.max(sent, this.relayed.sent), received: Math.max(received, this.relayed.received) }
   }
 
-  /** Who carries the bytes: the kernel, or this process. A connection may start with the one and go over to the other. */
+  /**
+   * Who carries the bytes: the kernel, also as if we were not there, or this process. A connection may start with the one and go
+   * over to the other.
+   */
   get carried(): 'splice' | 'relay' {
     return this.#silent ? 'splice' : 'relay'
   }

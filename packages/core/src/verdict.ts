@@ -38,8 +38,9 @@ export interface Transforms {
 }
 
 /**
- * Carry the connection to its original destination, from the same source address and interface. Throws `E_OPTION` for options
- * that are none.
+ * Let the connection go to its original destination, as its program sent it: from its own address and port, and with its own TCP
+ * options. With `transform`, where somebody wanted its socket, and where another program is at the same hook of the interface, it is
+ * carried there from the same address and interface. Throws `E_OPTION` for options that are none.
  */
 export function direct(options: DirectOptions = {}): Verdict {
   const { remember, transform } = options
@@ -49,7 +50,7 @@ export function direct(options: DirectOptions = {}): Verdict {
 }
 
 /**
- * Carry the connection through `upstream`. If that fails the client gets a reset, never a direct connection. Throws
+ * Carry the connection through `upstream`. If that fails the program hears that it is refused, never a direct connection. Throws
  * `E_OPTION` for what is no upstream.
  */
 export function via(upstream: Upstream, options: CarryOptions = {}): Verdict {
@@ -62,7 +63,7 @@ export function via(upstream: Upstream, options: CarryOptions = {}): Verdict {
 }
 
 /**
- * Refuse the connection: with a TCP reset (the default), or with `reset: false` by closing it in order (FIN). With `remember`,
+ * Refuse the connection: as a closed port does, with a TCP reset (the default), or with `reset: false` by accepting it and closing it in order (FIN). With `remember`,
  * the kernel refuses later ones at once, as a closed port does.
  */
 export function drop({ reset = true, remember }: { reset?: boolean; remember?: Remember } = {}): Verdict {

@@ -47,6 +47,8 @@ export class AcceptedConnection implements Accepted {
   #end: TcpSocket | undefined
   readonly #held: Held | undefined
   #accepting: PromiseWithResolvers<void> | undefined
+  /** Whether nobody came, or nobody waits any more. */
+  #isGone = false
   readonly #acceptance: Acceptance
   /** What the kernel noted at its SYN. */
   #flow: Flow | undefined
@@ -101,21 +103,28 @@ export class AcceptedConnection implements Accepted {
       // Who does not wait for it hears of it by other ways.
       accepting.promise.catch(() => {})
       this.#held.accept((end) => {
-        this.#end = end
-        if (end === undefined) accepting.reject(new GaveUp())
-        else accepting.resolve()
+        if (end === undefined || this.#isGone) {
+          this.#isGone = true
+          end?.reset()
+          accepting.reject(new GaveUp())
+        } else {
+          this.#end = end
+          accepting.resolve()
+        }
       })
     }
     return this.#end === undefined ? this.#accepting.promise : undefined
   }
 
-  /** The kernel hands it over at once, unless the program's socket is being used at this very moment. */
+  /** For who cannot wait. The kernel hands it over at once, unless the program's socket is being used at this very moment. */
   #acceptNow(): void {
     const accepting = this.accept()
-    for (let left = patienceMs; accepting !== undefined && this.#end === undefined && left > 0; left--) {
+    if (accepting === undefined) return
+    for (let left = patienceMs; this.#end === undefined && !this.#isGone && left > 0; left--) {
       Atomics.wait(nobody, 0, 0, 1)
       this.#held?.lookForIt()
     }
+    if (this.#end === undefined) this.#isGone = true
   }
 
   /** Lets the program speak. To be called when it is known who carries that, or somebody wants to hear it. */
@@ -131,7 +140,8 @@ export class AcceptedConnection implements Accepted {
 
   reset(): void {
     if (this.#held?.waits === true) this.#held.refuse()
-    else this.#end?.reset()
+    else if (this.#end !== undefined) this.#end.reset()
+    else this.#isGone = true
   }
 
   direct(signal: AbortSignal, isRead: boolean): TcpSocket | Promise<TcpSocket | Alone> {

@@ -17,6 +17,7 @@ export class Held implements Opening {
   #isLetGo = false
   #hasGivenUp = false
   #gaveUp: (() => void) | undefined
+  #came: ((end: TcpSocket | undefined) => void) | undefined
 
   constructor(held: HeldSyn, { openings, acceptor }: HeldOptions) {
     this.held = held
@@ -51,15 +52,11 @@ export class Held implements Opening {
   /** Completes its program's connect(2); calls back with our end, before it returns as a rule, or with nothing where nobody came. */
   accept(came: (end: TcpSocket | undefined) => void): void {
     this.#isLetGo = true
-    const { key } = this.held
-    this.whenGivenUp(() => {
-      this.#acceptor.forget(key)
-      came(undefined)
-    })
+    this.#came = came
     const { family, ifindex } = this.#acceptor
     if (!this.#openings.kernel.steer(this.held, family, ifindex)) return this.ended()
-    this.#acceptor.expect(key, (end) => {
-      this.#gaveUp = undefined
+    this.#acceptor.expect(this.held.key, (end) => {
+      this.#came = undefined
       this.#openings.forget(this)
       came(end)
     })
@@ -82,6 +79,10 @@ export class Held implements Opening {
     if (this.#hasGivenUp) return
     this.#hasGivenUp = true
     this.#openings.forget(this)
+    if (this.#came !== undefined) {
+      this.#acceptor.forget(this.held.key)
+      this.#came(undefined)
+    }
     this.#gaveUp?.()
   }
 }
