@@ -157,6 +157,7 @@ export class Connection {
     this.accepted.letGo?.()
     this.#peek = undefined
     this.#socket = undefined
+    this.#gone = undefined
   }
 
   /** @internal Calls back when its program gives up before it was accepted; while nobody has decided, there is nothing to decide any more. */

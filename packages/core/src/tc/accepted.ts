@@ -45,7 +45,7 @@ export class AcceptedConnection implements Accepted {
   readonly mark: number | undefined
   readonly dscp: number | undefined
   #end: TcpSocket | undefined
-  readonly #held: Held | undefined
+  #held: Held | undefined
   #accepting: PromiseWithResolvers<void> | undefined
   /** Whether nobody came, or nobody waits any more. */
   #isGone = false
@@ -181,6 +181,7 @@ export class AcceptedConnection implements Accepted {
   }
 
   letGo(): void {
+    this.#held = undefined
     this.#flow = undefined
     this.#key = undefined
   }
