@@ -3,7 +3,7 @@ import { type Dial, dial, holdDial, inCgroup } from './rig/client.ts'
 import { firewall } from './rig/firewall.ts'
 import { fixture } from './rig/fixture.ts'
 import type { Program } from './rig/host.ts'
-import { endFrom, sessionFrom, sessions } from './rig/sessions.ts'
+import { endFrom, ends, sessionFrom, sessions } from './rig/sessions.ts'
 import { stateOf } from './rig/state.ts'
 import { joinByTunnel } from './rig/tunnel.ts'
 import { addresses, type ProxyProgramOptions, tellRules, World } from './rig/world.ts'
@@ -18,7 +18,7 @@ for command in (0x15, 0x17, 0x19, 0x1f, 0x24, 0x2c):
   except OSError as e: print(hex(command), e)`
 
 describe.each([4, 6] as const)('over IPv%i', (family) => {
-  const { origin, url } = addresses[family]
+  const { client, origin, url } = addresses[family]
   const target = [origin, 7] as const
   let world: World
   beforeAll(async () => {
@@ -175,6 +175,32 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
           await expectCarried(proxy)
         } finally {
           await world.client.sh('nft delete table inet masq')
+        }
+      }))
+
+    test('that gives what leaves another address', () =>
+      withProxy(async (proxy) => {
+        const [own, other] = family === 4 ? ['ip saddr', '198.51.100.3'] : ['ip6 saddr', '2001:db8:1::3']
+        await world.client.sh(`
+          ip addr add ${other}/${network === 24 ? 25 : 64} dev wan0 ${nodad} preferred_lft 0
+          nft add table inet other
+          nft add chain inet other out '{ type nat hook postrouting priority 100; }'
+          nft add rule inet other out ${own} ${client} tcp dport 7 snat ${family === 4 ? 'ip' : 'ip6'} to ${other}`)
+        try {
+          // It cannot be held, nor spliced, for the kernel finds its socket by other addresses.
+          const before = world.reached.length
+          const result = await dial(world.client, target, { echo: 2_000_000 })
+          expect(result).toMatchObject({ end: 'closed', received: 2_000_000, equal: true })
+          expect(world.reached.slice(before)).toMatchObject([{ from: other }])
+          expect(world.reached.at(-1)?.fromPort).not.toBe(result.port)
+          await proxy.until(({ events }) => events.some(({ event }) => event === 'end'), 'its end')
+          expect(ends(proxy)).toMatchObject([
+            { how: 'closed', carried: 'relay', notSpliced: 'a socket is gone' },
+          ])
+        } finally {
+          await world.client.sh(
+            `nft delete table inet other; ip addr del ${other}/${network === 24 ? 25 : 64} dev wan0`,
+          )
         }
       }))
 

@@ -86,7 +86,7 @@ int admit(struct __sk_buff *skb)
 	struct flow_key back;
 	struct device *device;
 	struct tcp_sock *tcp;
-	struct bpf_sock *ours;
+	struct bpf_sock *program, *ours;
 	__u32 ifindex, next, end, window;
 	__u8 mac[ETH_ALEN] = {};
 	bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
@@ -95,6 +95,11 @@ int admit(struct __sk_buff *skb)
 		return FAILED;
 	ifindex = request.ifindex;
 	device = bpf_map_lookup_elem(&hooked, &ifindex);
+	/* Where a firewall on this host translates them, nobody has these addresses. */
+	program = sender(skb, &request.client, v6);
+	if (!program)
+		return DONE;
+	bpf_sk_release(program);
 	ours = receiver(skb, &request.client, v6);
 	if (!ours)
 		return DONE;

@@ -450,6 +450,7 @@ enum counter {
 	COUNT_DROPPED_HELD, /* what wan_egress has counted as held */
 	COUNT_ASSIGNED,
 	COUNT_ESTABLISHED,
+	COUNT_UNASSIGNED, /* no SYN, and for no socket that has its addresses */
 	COUNT_REOPENED, /* a SYN: a reset goes before it, to our socket of an earlier connection */
 	COUNT_DROPPED_NO_LISTENER, /* the listener is gone: the process ended or is closing */
 	COUNT_DROPPED_ASSIGN,

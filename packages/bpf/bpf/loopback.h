@@ -43,6 +43,10 @@ static __always_inline int deliver(struct __sk_buff *skb)
 		if (established)
 			return because(COUNT_ESTABLISHED, NEXT);
 	}
+	/* A firewall may translate it on its way to a socket that the stack finds then; or it
+	 * answers a SYN cookie, and listener_lookup says whom. */
+	if (!is_syn(&packet))
+		return because(COUNT_UNASSIGNED, NEXT);
 	sk = find_listener(skb->mark & MARK_SLOT, packet.ethertype == ETH_P_IPV6);
 	if (!sk)
 		return because(COUNT_DROPPED_NO_LISTENER, TC_ACT_SHOT);
@@ -56,8 +60,7 @@ static __always_inline int deliver(struct __sk_buff *skb)
 /*
  * Ingress of lo: hands what was steered to the listener, unless the stack finds its socket by
  * itself: an accepted one, a half-open one, or one in TIME_WAIT, where the kernel decides whether
- * the SYN may reuse it (RFC 6191) and then asks listener_lookup. An ACK without socket goes to the
- * listener too: it may answer a SYN cookie.
+ * the SYN may reuse it (RFC 6191) and then asks listener_lookup.
  *
  * NEXT: not ours, or assigned. TC_ACT_REDIRECT: it comes again, behind a reset. TC_ACT_SHOT: there
  * is nobody to take it.
