@@ -193,7 +193,8 @@ while True:
     'a proxy that is killed in the middle of a transfer by %s breaks it off: the client sees no clean end',
     async (carry) => {
       await using proxy = await world.proxy({ interfaces: ['wan0'], carry })
-      const transfer = to(19, { send: '2000000000', slow: 1 })
+      // Slower than any machine sends: who has read all and has nothing to say hears of no reset.
+      const transfer = to(19, { send: '2000000000', slow: 10 })
       await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
       await sleep(300)
       await proxy.stop('SIGKILL')

@@ -5,7 +5,7 @@ export * from './layout.gen.ts'
 export { type Restored } from './links.ts'
 export { watchNetwork } from './network-changes.ts'
 export { LoadError } from './object.ts'
-export { type HeldSyn, type OpeningListener, Openings } from './openings.ts'
+export { type HeldSyn, type LeftAlone, leftAlone, type OpeningListener, Openings } from './openings.ts'
 export { type RuleList } from './rules-in-force.ts'
 export { type SocketEnd } from './socket-address.ts'
 export {

@@ -11,7 +11,6 @@ import {
   readOpeningEvent,
   readWatched,
   type Watched,
-  type Watching,
   watchingSize,
   writeReleasing,
   writeWatching,
@@ -37,6 +36,18 @@ export interface HeldSyn {
   /** From its IP header on. */
   readonly syn: Uint8Array
 }
+
+/** What one that was left alone is found by; as short as can be, for it may last. */
+export interface LeftAlone {
+  readonly family: 4 | 6
+  /** As `struct watching` of contract.h. */
+  readonly watching: Buffer
+}
+
+export const leftAlone = ({ id, key, hop, flow: { slot } }: HeldSyn, family: 4 | 6): LeftAlone => ({
+  family,
+  watching: writeWatching(Buffer.alloc(watchingSize), { id, key, slot, hop }),
+})
 
 /** Hears of connections that programs open. */
 export interface OpeningListener {
@@ -92,13 +103,13 @@ export class Openings {
   }
 
   /** How a connection is doing that was left alone; undefined when it is over. */
-  watch(held: HeldSyn, family: 4 | 6, ifindex: number): Watched | undefined {
-    return this.#ask(this.#watch, held, family, ifindex) ? readWatched(this.#watch.packet, frame) : undefined
+  watch(alone: LeftAlone, ifindex: number): Watched | undefined {
+    return this.#ask(this.#watch, alone, ifindex) ? readWatched(this.#watch.packet, frame) : undefined
   }
 
   /** Resets both ends of one that was left alone. */
-  cut(held: HeldSyn, family: 4 | 6, ifindex: number): void {
-    this.#ask(this.#cut, held, family, ifindex)
+  cut(alone: LeftAlone, ifindex: number): void {
+    this.#ask(this.#cut, alone, ifindex)
   }
 
   close(): void {
@@ -118,11 +129,10 @@ export class Openings {
     return this.#isDone(this.#release.run(frame + syn.length))
   }
 
-  #ask(run: PreparedRun, { id, key, flow, hop }: HeldSyn, family: 4 | 6, ifindex: number): boolean {
+  #ask(run: PreparedRun, { family, watching }: LeftAlone, ifindex: number): boolean {
     if (this.#isClosed) return false
-    const watching: Watching = { id, key, slot: flow.slot, hop }
     run.packet.writeUInt16BE(etherType[family], frame - 2)
-    writeWatching(run.packet, watching, frame)
+    run.packet.set(watching, frame)
     run.ifindex = ifindex
     return this.#isDone(run.run())
   }

@@ -182,6 +182,7 @@ export class AcceptedConnection implements Accepted {
 
   letGo(): void {
     this.#held = undefined
+    this.#accepting = undefined
     this.#flow = undefined
     this.#key = undefined
   }

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
-import type { HeldSyn, OpeningEvent } from '@tproxy/bpf'
+import { type HeldSyn, type LeftAlone, leftAlone, type OpeningEvent } from '@tproxy/bpf'
+import { type Endpoint, endpointOf } from '../endpoint.ts'
 import { GaveUp, TproxyError } from '../errors.ts'
 import type { SessionEnd } from '../session.ts'
 import type { LazyStream, Splice, SpliceListener } from '../transport.ts'
@@ -10,10 +11,9 @@ import { goneStream } from './tcp-socket.ts'
 
 interface AloneOptions {
   readonly held: HeldSyn
-  readonly family: 4 | 6
   readonly openings: Openings
-  /** Of the interface that it leaves by, as it is now. */
-  readonly ifindex: () => number
+  /** `ifindex`: of the interface that it leaves by, as it is now. */
+  readonly by: { readonly family: 4 | 6; readonly ifindex: number }
   /** Whether it is to go on when this process ends in order. */
   readonly keeps: boolean
 }
@@ -32,10 +32,12 @@ const halfClosed: readonly number[] = [...lastStates, tcp.finWait1, tcp.closeWai
  * socket knows how much it has carried, and how it ended.
  */
 export class Alone implements LazyStream, Splice, Opening {
-  readonly held: HeldSyn
-  readonly #options: AloneOptions
-  readonly #reached = Promise.withResolvers<this>()
-  #isReached = false
+  readonly id: number
+  readonly #alone: LeftAlone
+  readonly #destination: Endpoint
+  readonly #options: Omit<AloneOptions, 'held'>
+  /** Until it is. */
+  #reached: PromiseWithResolvers<this> | undefined = Promise.withResolvers()
   #bytes = { sent: 0, received: 0 }
   #changedAt = performance.now()
   #listener: SpliceListener | undefined
@@ -43,17 +45,20 @@ export class Alone implements LazyStream, Splice, Opening {
 
   /** Lets it go on. Throws {@link GaveUp} where its program does not wait any more. */
   constructor(options: AloneOptions, signal: AbortSignal) {
-    const { held, family, openings, ifindex } = options
-    this.held = held
-    this.#options = options
-    if (!openings.kernel.leaveAlone(held, family, ifindex())) throw new GaveUp()
+    const { held, ...others } = options
+    const { openings, by } = options
+    this.id = held.id
+    this.#destination = endpointOf(held.key.destination, held.key.destinationPort)
+    this.#alone = leftAlone(held, by.family)
+    this.#options = others
+    if (!openings.kernel.leaveAlone(held, by.family, by.ifindex)) throw new GaveUp()
     openings.add(this)
     signal.addEventListener('abort', () => this.reset(), { once: true })
   }
 
-  /** Resolves when the other side has answered; rejects as `net.connect` fails, and with {@link GaveUp}. */
-  get reachedIt(): Promise<this> {
-    return this.#reached.promise
+  /** Resolves when the other side has answered; rejects as `net.connect` fails, and with {@link GaveUp}. To be asked at once. */
+  get answered(): Promise<this> {
+    return this.#reached?.promise ?? Promise.resolve(this)
   }
 
   /** None of ours. */
@@ -82,9 +87,9 @@ export class Alone implements LazyStream, Splice, Opening {
   abort(end: SessionEnd): void {
     if (this.#end !== undefined) return
     this.#watch()
-    const { openings, held, family, ifindex } = this.#options
+    const { openings, by } = this.#options
     openings.forget(this)
-    openings.kernel.cut(held, family, ifindex())
+    openings.kernel.cut(this.#alone, by.ifindex)
     this.#finish(end)
   }
 
@@ -95,20 +100,21 @@ export class Alone implements LazyStream, Splice, Opening {
   }
 
   reached(): void {
-    this.#isReached = true
     this.#changedAt = performance.now()
-    this.#reached.resolve(this)
+    this.#reached?.resolve(this)
+    this.#reached = undefined
   }
 
   ended(event: OpeningEvent): void {
     this.#bytes = { sent: Number(event.sent), received: Number(event.received) }
-    if (!this.#isReached) this.#reached.reject(this.#whyNot(event))
+    this.#reached?.reject(this.#whyNot(event))
+    this.#reached = undefined
     this.#finish(endOf(event))
   }
 
   look(): void {
     const state = this.#watch()
-    if (state === undefined || !this.#isReached) return
+    if (state === undefined || this.#reached !== undefined) return
     const { idleMs = 0, halfClosedMs = 0 } = this.#listener ?? {}
     const limit = halfClosed.includes(state) ? halfClosedMs : idleMs
     if (limit > 0 && performance.now() - this.#changedAt > limit)
@@ -118,8 +124,8 @@ export class Alone implements LazyStream, Splice, Opening {
   /** Reads how much it has carried; returns its state. */
   #watch(): number | undefined {
     if (this.#end !== undefined) return undefined
-    const { openings, held, family, ifindex } = this.#options
-    const watched = openings.kernel.watch(held, family, ifindex())
+    const { openings, by } = this.#options
+    const watched = openings.kernel.watch(this.#alone, by.ifindex)
     // Its end is about to be told.
     if (watched === undefined) return undefined
     const [sent, received] = [Number(watched.sent), Number(watched.received)]
@@ -129,8 +135,7 @@ export class Alone implements LazyStream, Splice, Opening {
   }
 
   #whyNot({ error }: OpeningEvent): Error {
-    const { destination, destinationPort } = this.held.key
-    return error === 0 ? new GaveUp() : connectError(error, destination, destinationPort)
+    return error === 0 ? new GaveUp() : connectError(error, this.#destination)
   }
 
   #finish(end: SessionEnd): void {

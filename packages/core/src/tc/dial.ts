@@ -6,6 +6,7 @@ import {
   type SocketEnd,
   tryConnect,
 } from '@tproxy/bpf'
+import { endpointOf } from '../endpoint.ts'
 import { connectError } from './connect-error.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
@@ -62,5 +63,7 @@ export class Dialler implements Disposable {
 
 function failed(fd: number | undefined, to: SocketEnd, error: unknown): unknown {
   if (fd !== undefined) closeDescriptor(fd)
-  return error instanceof NativeError ? connectError(error.errno, to.address, to.port, error) : error
+  return error instanceof NativeError
+    ? connectError(error.errno, endpointOf(to.address, to.port), error)
+    : error
 }

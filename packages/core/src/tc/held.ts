@@ -26,6 +26,10 @@ export class Held implements Opening {
     openings.add(this)
   }
 
+  get id(): number {
+    return this.held.id
+  }
+
   /** Whether it still waits. */
   get waits(): boolean {
     return !this.#isLetGo && !this.#hasGivenUp
@@ -41,12 +45,8 @@ export class Held implements Opening {
   async leaveAlone(signal: AbortSignal, keeps: boolean): Promise<Alone> {
     this.#isLetGo = true
     const { held } = this
-    const { family } = this.#acceptor
-    const alone = new Alone(
-      { held, family, keeps, openings: this.#openings, ifindex: () => this.#acceptor.ifindex },
-      signal,
-    )
-    return alone.reachedIt
+    const alone = new Alone({ held, keeps, openings: this.#openings, by: this.#acceptor }, signal)
+    return alone.answered
   }
 
   /** Completes its program's connect(2); calls back with our end, before it returns as a rule, or with nothing where nobody came. */
@@ -72,7 +72,11 @@ export class Held implements Opening {
     this.#isLetGo = true
     this.#openings.forget(this)
     const { family, ifindex } = this.#acceptor
-    this.#openings.kernel.refuse(this.held, family, ifindex)
+    try {
+      this.#openings.kernel.refuse(this.held, family, ifindex)
+    } catch {
+      // Its interface is gone, and with it whoever would hear of it.
+    }
   }
 
   ended(): void {

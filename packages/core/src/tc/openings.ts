@@ -2,7 +2,8 @@ import type { HeldSyn, Openings as KernelOpenings, OpeningEvent } from '@tproxy/
 
 /** Who is told what becomes of a connection that a program opens. */
 export interface Opening {
-  readonly held: HeldSyn
+  /** Of this opening of its socket. */
+  readonly id: number
   /** Only of one that was left alone: it is established. */
   reached?(): void
   /** It is over, or its program has given up. */
@@ -44,11 +45,11 @@ export class Openings implements Disposable {
 
   /** It hears of itself from now on, in place of what it was before. */
   add(opening: Opening): void {
-    this.#known.set(opening.held.id, opening)
+    this.#known.set(opening.id, opening)
   }
 
   /** Nobody does. */
-  forget({ held: { id } }: Opening): void {
+  forget({ id }: Opening): void {
     this.#known.delete(id)
   }
 
