@@ -176,7 +176,7 @@ struct releasing {
 	__u8 hop[6];
 	__u8 slot;
 	__u8 release;
-	__u8 unused[4];
+	__u8 id[4]; /* of struct held, in the machine's byte order */
 	__be16 ethertype;
 };
 

@@ -83,17 +83,19 @@ static __always_inline int wait(struct __sk_buff *skb, const struct device *devi
 	return steer(skb, device, SLOT_HELD);
 }
 
-/* Its program's socket, if that still waits for an answer. */
-static __always_inline struct opened *held_by(struct bpf_sock *sk)
+/* Its program's socket, if that still waits for an answer to this SYN. */
+static __always_inline struct opened *held_by(struct bpf_sock *sk, const __u8 asked[4])
 {
 	struct opened *opened;
 	struct tcp_sock *tcp;
+	__u32 id;
 
 	if (sk->state != BPF_TCP_SYN_SENT)
 		return NULL;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	opened = tcp ? bpf_sk_storage_get(&sockets, tcp, NULL, 0) : NULL;
-	return opened && opened->stage == STAGE_HELD ? opened : NULL;
+	__builtin_memcpy(&id, asked, sizeof(id));
+	return opened && opened->stage == STAGE_HELD && opened->id == id ? opened : NULL;
 }
 
 /* A checksum that the interface would have completed. */
@@ -175,7 +177,7 @@ int release(struct __sk_buff *skb)
 	sk = sender(skb, &packet.key, packet.ethertype == ETH_P_IPV6);
 	if (!sk)
 		return RELEASE_GONE;
-	opened = held_by(sk);
+	opened = held_by(sk, request.id);
 	if (opened)
 		result = let_go(skb, &packet, &request, device, opened);
 	bpf_sk_release(sk);

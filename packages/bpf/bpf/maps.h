@@ -77,10 +77,11 @@ struct {
 	__uint(max_entries, LIMIT_LOG);
 } rule_log SEC(".maps");
 
-/* Connections between their first SYN and the moment the process accepts them. Written by:
- * wan_egress, for connections of real sockets only, so raw SYN floods write nothing. Read by:
- * listener_lookup; read and deleted by the process, also where nobody comes. Bounded: LIMIT_FLOWS,
- * least recently used first. Evicted: the connection works, its process is unknown. */
+/* Connections between their first SYN and the moment the process accepts them, or leaves them
+ * alone. Written by: wan_egress, for connections of real sockets only, so raw SYN floods write
+ * nothing. Read by: listener_lookup; deleted by: release; read and deleted by the process, also
+ * where nobody comes. Bounded: LIMIT_FLOWS, least recently used first. Evicted: the connection
+ * works, its process is unknown. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, LIMIT_FLOWS);

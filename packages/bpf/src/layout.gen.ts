@@ -417,7 +417,7 @@ export interface Releasing {
   hop: Uint8Array
   slot: number
   release: number
-  unused: Uint8Array
+  id: Uint8Array
   ethertype: number
 }
 export const releasingSize = 14
@@ -426,7 +426,7 @@ export function readReleasing(buffer: Buffer, at = 0): Releasing {
     hop: buffer.subarray(at, at + 6),
     slot: buffer.readUInt8(at + 6),
     release: buffer.readUInt8(at + 7),
-    unused: buffer.subarray(at + 8, at + 12),
+    id: buffer.subarray(at + 8, at + 12),
     ethertype: buffer.readUInt16BE(at + 12),
   }
 }
@@ -434,7 +434,7 @@ export function writeReleasing(buffer: Buffer, value: Releasing, at = 0): Buffer
   buffer.set(value.hop, at)
   buffer.writeUInt8(value.slot, at + 6)
   buffer.writeUInt8(value.release, at + 7)
-  buffer.set(value.unused, at + 8)
+  buffer.set(value.id, at + 8)
   buffer.writeUInt16BE(value.ethertype, at + 12)
   return buffer
 }

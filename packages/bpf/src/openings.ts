@@ -119,10 +119,11 @@ export class Openings {
     this.#cut.close()
   }
 
-  #let({ flow, hop, syn }: HeldSyn, family: 4 | 6, ifindex: number, release: number): boolean {
+  #let({ id, flow, hop, syn }: HeldSyn, family: 4 | 6, ifindex: number, release: number): boolean {
     if (this.#isClosed) return false
     const { packet } = this.#release
-    writeReleasing(packet, { hop, slot: flow.slot, release, unused, ethertype: etherType[family] })
+    idBytes.writeUInt32LE(id)
+    writeReleasing(packet, { hop, slot: flow.slot, release, id: idBytes, ethertype: etherType[family] })
     packet.set(syn, frame)
     this.#release.mark = flow.mark
     this.#release.ifindex = ifindex
@@ -144,7 +145,7 @@ export class Openings {
   }
 }
 
-const unused = new Uint8Array(4)
+const idBytes = Buffer.alloc(4)
 
 /** The bytes that are read from are filled in again. */
 function copyOf({ id, key, flow, hop, syn, length }: Held): HeldSyn {
