@@ -19,7 +19,7 @@ interface AloneOptions {
 }
 
 /** Of include/net/tcp_states.h. */
-const tcp = { finWait1: 4, finWait2: 5, closeWait: 8, lastAck: 9, closing: 11 } as const
+const tcp = { synSent: 2, finWait1: 4, finWait2: 5, closeWait: 8, lastAck: 9, closing: 11 } as const
 
 /** States from which a connection ends in order, where nobody has an error of it. */
 const lastStates: readonly number[] = [tcp.finWait2, tcp.closing, tcp.lastAck]
@@ -41,6 +41,8 @@ export class Alone implements LazyStream, Splice, Opening {
   #bytes = { sent: 0, received: 0 }
   #changedAt = performance.now()
   #listener: SpliceListener | undefined
+  /** Whether the last look did not find it. */
+  #isMissing = false
   #end: SessionEnd | undefined
 
   /** Lets it go on. Throws {@link GaveUp} where its program does not wait any more. */
@@ -112,9 +114,24 @@ export class Alone implements LazyStream, Splice, Opening {
     this.#finish(endOf(event))
   }
 
+  /** Also finds out what an event would have told that was lost. */
   look(): void {
+    if (this.#end !== undefined) return
     const state = this.#watch()
-    if (state === undefined || this.#reached !== undefined) return
+    if (state === undefined) {
+      // Of its end, only that nobody knows how it was.
+      if (this.#isMissing) {
+        this.#options.openings.forget(this)
+        this.#reached?.reject(new GaveUp())
+        this.#finish({ how: 'reset' })
+      }
+      this.#isMissing = true
+      return
+    }
+    if (this.#reached !== undefined) {
+      if (state === tcp.synSent) return
+      this.reached()
+    }
     const { idleMs = 0, halfClosedMs = 0 } = this.#listener ?? {}
     const limit = halfClosed.includes(state) ? halfClosedMs : idleMs
     if (limit > 0 && performance.now() - this.#changedAt > limit)
