@@ -280,19 +280,29 @@ const newRingBuffer = bpfPointer<[map: number, sample: Pointer, context: null, o
 
 const copy = bind(libc, 'void memcpy(_Out_ void *, const void *, size_t)')
 
-/** Calls back from the event loop with every entry of a BPF_MAP_TYPE_RINGBUF, to be read before it returns and not after. */
+/** Entries at a time, before others have their turn: one who makes them faster than they are read must not have all of ours. */
+const ringBurst = 64
+
+/**
+ * Calls back from the event loop with every entry of a BPF_MAP_TYPE_RINGBUF, to be read before it returns and not after. May be
+ * closed by what it calls.
+ */
 export function watchRingBuffer(
   operation: string,
   map: number,
   entry: (bytes: Buffer) => void,
 ): { close(): void } {
   let bytes = Buffer.alloc(0)
+  let left = 0
+  let isReading = false
+  let isClosed = false
   const callback = koffi.register((_context: unknown, data: unknown, size: number) => {
     if (bytes.length !== size) bytes = Buffer.alloc(size)
     // A view of it would cost 2 µs, and this a tenth.
     copy(bytes, data, size)
     entry(bytes)
-    return 0
+    // Less than zero, and libbpf stops behind this one; the descriptor stays readable while there are more.
+    return isClosed || --left === 0 ? -1 : 0
   }, koffi.pointer(sample))
   let ring: Pointer
   try {
@@ -301,12 +311,27 @@ export function watchRingBuffer(
     koffi.unregister(callback)
     throw error
   }
-  const watch = watchReadable(bpf.ringBufferFd(ring), () => bpf.consumeRingBuffer(ring))
+  const free = () => {
+    bpf.freeRingBuffer(ring)
+    koffi.unregister(callback)
+  }
+  const watch = watchReadable(bpf.ringBufferFd(ring), () => {
+    left = ringBurst
+    isReading = true
+    try {
+      bpf.consumeRingBuffer(ring)
+    } finally {
+      isReading = false
+      if (isClosed) free()
+    }
+  })
   return {
     close() {
+      if (isClosed) return
+      isClosed = true
       watch.close()
-      bpf.freeRingBuffer(ring)
-      koffi.unregister(callback)
+      // Who is called by it would take the ring, and itself, from under libbpf.
+      if (!isReading) free()
     },
   }
 }
@@ -386,7 +411,7 @@ export function runProgram(
 
 /** A program that is run often on one packet, which it changes. */
 export interface PreparedRun {
-  /** Its bytes, before and after. */
+  /** Its bytes, before and after. Throws once it is closed, as all of this does. */
   readonly packet: Buffer
   /** What the program finds in its context. */
   mark: number
@@ -414,21 +439,37 @@ export function prepareRun(operation: string, program: number, size: number): Pr
   attr.writeBigUInt64LE(address, 24)
   attr.writeUInt32LE(skb.size, 40)
   attr.writeBigUInt64LE(address + BigInt(size), 48)
+  const packet = bytes.subarray(0, size)
+  let isClosed = false
+  // Written to later, the memory is somebody else's.
+  const requireOpen = () => {
+    if (isClosed) throw new Error(`${operation}: the BPF programs are unloaded`)
+  }
   return {
-    packet: bytes.subarray(0, size),
+    get packet() {
+      requireOpen()
+      return packet
+    },
     set mark(mark: number) {
+      requireOpen()
       context.writeUInt32LE(mark, skb.mark)
     },
     set ifindex(ifindex: number) {
+      requireOpen()
       context.writeUInt32LE(ifindex, skb.ifindex)
     },
     run(length = size) {
+      requireOpen()
       attr.writeUInt32LE(length, sizeIn)
       attr.writeUInt32LE(length, sizeOut)
       rawSyscall(operation, sysBpf, testRunCommand, attr, attr.length)
       return attr.readUInt32LE(retval)
     },
-    close: () => koffi.free(memory),
+    close() {
+      if (isClosed) return
+      isClosed = true
+      koffi.free(memory)
+    },
   }
 }
 

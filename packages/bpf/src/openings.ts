@@ -1,4 +1,5 @@
-import { type PreparedRun, prepareRun, watchRingBuffer } from './ffi.ts'
+import { constants } from 'node:os'
+import { NativeError, type PreparedRun, prepareRun, watchRingBuffer } from './ffi.ts'
 import {
   Event,
   type Flow,
@@ -102,9 +103,10 @@ export class Openings {
     this.#let(held, family, ifindex, Release.refused)
   }
 
-  /** How a connection is doing that was left alone; undefined when it is over. */
+  /** How a connection is doing that was left alone; undefined when it is over. It may well outlive its interface. */
   watch(alone: LeftAlone, ifindex: number): Watched | undefined {
-    return this.#ask(this.#watch, alone, ifindex) ? readWatched(this.#watch.packet, frame) : undefined
+    const found = this.#ask(this.#watch, alone, ifindex) ?? this.#ask(this.#watch, alone, anyInterface)
+    return found ? readWatched(this.#watch.packet, frame) : undefined
   }
 
   /** Resets both ends of one that was left alone. */
@@ -126,22 +128,32 @@ export class Openings {
     writeReleasing(packet, { hop, slot: flow.slot, release, id: idBytes, ethertype: etherType[family] })
     packet.set(syn, frame)
     this.#release.mark = flow.mark
-    this.#release.ifindex = ifindex
-    return this.#isDone(this.#release.run(frame + syn.length))
+    return isDone(this.#release, ifindex, frame + syn.length) === true
   }
 
-  #ask(run: PreparedRun, { family, watching }: LeftAlone, ifindex: number): boolean {
+  /** Undefined where there is no such interface. */
+  #ask(run: PreparedRun, { family, watching }: LeftAlone, ifindex: number): boolean | undefined {
     if (this.#isClosed) return false
     run.packet.writeUInt16BE(etherType[family], frame - 2)
     run.packet.set(watching, frame)
-    run.ifindex = ifindex
-    return this.#isDone(run.run())
+    return isDone(run, ifindex)
   }
+}
 
-  #isDone(answer: number): boolean {
-    if (answer !== Answer.released && answer !== Answer.gone)
-      throw new Error(`a program that the process runs answered ${answer}`)
-    return answer === Answer.released
+/** As if by lo: finds all sockets but those that are bound to another. */
+const anyInterface = 0
+
+/** Undefined where there is no such interface (any more). */
+function isDone(run: PreparedRun, ifindex: number, length?: number): boolean | undefined {
+  run.ifindex = ifindex
+  try {
+    const answer = run.run(length)
+    if (answer === Answer.released) return true
+    if (answer === Answer.gone) return false
+    throw new Error(`a program that the process runs answered ${answer}`)
+  } catch (error) {
+    if (error instanceof NativeError && error.errno === constants.errno.ENODEV) return undefined
+    throw error
   }
 }
 

@@ -1,11 +1,11 @@
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Endpoint } from './endpoint.ts'
 import { TproxyError } from './errors.ts'
 import { type Peek, type Peeked, peek } from './peek/peek.ts'
 import type { ProcessInfo } from './process.ts'
 import type { Session } from './session.ts'
 import type { Accepted } from './transport.ts'
-import type { Verdict } from './verdict.ts'
+import { isVerdict, type Verdict } from './verdict.ts'
 
 /** What carries out verdicts: the interception a connection belongs to. */
 export type Settler = (
@@ -36,7 +36,7 @@ export class Connection {
   readonly rule: number | undefined
   /** Name of the plugin that this rule wants to be asked, and no other. */
   readonly via: string | undefined
-  /** When it was taken. */
+  /** When its program's first packet was taken off its way. */
   readonly acceptedAt: Date = new Date()
   /** @internal On the clock that durations are measured by. */
   readonly acceptedMs: number = performance.now()
@@ -45,7 +45,7 @@ export class Connection {
   readonly #settler: Settler
   /** That somebody may hold, and that has our listeners. */
   #socket: Socket | undefined
-  #settled = false
+  #isClaimed = false
   #decided: (() => void) | undefined
   #peek: Peek | undefined
   #peeked: Peeked | undefined
@@ -86,12 +86,12 @@ export class Connection {
 
   /** Whether a verdict was given, or the socket taken, or the connection closed. */
   get settled(): boolean {
-    return this.#settled
+    return this.#isClaimed || this.#isGone
   }
 
   /**
    * The session that it becomes once a verdict is given: for a plugin that wants to watch what it decided. Stays pending when
-   * the connection is taken, or reset because nobody decided.
+   * the connection is taken, or refused because nobody decided.
    */
   get session(): Promise<Session> {
     this.#sessionAsked ??= Promise.withResolvers()
@@ -114,18 +114,34 @@ export class Connection {
    * Looks at what the program says first and resolves with the protocol and the host name that it speaks of, without
    * consuming a byte: whatever the verdict, the other side gets them all. Resolves with nothing when the program has not
    * spoken within `deadlineMs` (default 300), as where the server speaks first, or when it has gone. Asked again, it gives
-   * the same answer. Rejects with `E_STATE` once the connection is settled, and `E_OPTION` for what is no time.
+   * the same answer. Rejects with `E_STATE` once the connection is settled, and `E_OPTION` for what is no time. Who settles it
+   * meanwhile ends this with what is known by then.
    */
   async peek({ deadlineMs = peekMs }: { deadlineMs?: number } = {}): Promise<Peeked> {
     if (!Number.isFinite(deadlineMs) || deadlineMs < 0 || deadlineMs >= 2 ** 31)
       throw new TproxyError('E_OPTION', `deadlineMs is ${deadlineMs}`, { hint: 'give milliseconds' })
-    if (this.#settled && this.#peek === undefined) throw this.#tooLate('peek into')
-    return this.look(deadlineMs)
+    if (this.#isClaimed && this.#peek === undefined) throw this.#tooLate('peek into')
+    const accepting = this.#accepting()
+    if (accepting !== undefined) await accepting
+    // Whoever carries it reads it by now: what we took would be there twice.
+    if (this.#isClaimed && this.#peek === undefined) return { protocol: undefined }
+    return this.#look(deadlineMs)
   }
 
-  /** @internal {@link peek}, also for who carries out the verdict. */
-  async look(deadlineMs: number = peekMs): Promise<Peeked> {
-    await this.accepted.accept?.()?.catch(() => {})
+  /** @internal {@link peek}, for who carries out the verdict. */
+  async look(): Promise<Peeked> {
+    const accepting = this.#accepting()
+    if (accepting !== undefined) await accepting
+    return this.#look(peekMs)
+  }
+
+  /** Until somebody can look. */
+  #accepting(): Promise<void> | undefined {
+    return this.#isGone ? undefined : this.accepted.accept?.()?.catch(() => {})
+  }
+
+  async #look(deadlineMs: number): Promise<Peeked> {
+    if (this.#isGone) return { protocol: undefined }
     this.#peek ??= peek(this.socket, deadlineMs)
     this.#peeked = await this.#peek.peeked
     return this.#peeked
@@ -133,23 +149,31 @@ export class Connection {
 
   /**
    * Carries out a verdict. Resolves when it has been carried out: the upstream is connected, or has failed (see the
-   * session's `end`), or the connection is dropped. Never rejects for the connection's sake; throws `E_STATE` when it was
-   * settled before. `plugin` names who decided, `failure` says why a connection is dropped.
+   * session's `end`), or the connection is dropped. Never rejects for the connection's sake: that of a program that has given up
+   * meanwhile is a session that has ended. Throws `E_STATE` when it was settled before, and `E_OPTION` for what is no verdict.
+   * `plugin` names who decided, `failure` says why a connection is dropped.
    */
   async settle(verdict: Verdict, plugin?: string, failure?: Error): Promise<Session> {
+    if (!isVerdict(verdict))
+      throw new TproxyError('E_OPTION', `settle connection ${this.id}: that is no verdict`, {
+        hint: 'give direct(), via(upstream) or drop()',
+      })
     this.#claim('settle')
     return this.#settler(this, verdict, plugin, failure)
   }
 
   /**
    * Hands the socket over to the caller, who from now on owns it; paused, so that a server which is given it wants `resume()`.
-   * Throws `E_STATE` when the connection was settled.
+   * Throws `E_STATE` when the connection was settled. Where its program has given up, it is a closed one.
    */
   take(): Socket {
     this.#claim('take')
-    this.accepted.closeInOrder?.()
-    this.accepted.accelerate?.()
-    return this.socket
+    if (this.#isGone) return new Socket().destroy()
+    // It may not be accepted before.
+    const { socket, accepted } = this
+    accepted.closeInOrder?.()
+    accepted.accelerate?.()
+    return socket
   }
 
   /** @internal The kernel carries it, for long perhaps: its socket, and all that hangs on it, are let go. */
@@ -168,22 +192,24 @@ export class Connection {
 
   #vanish(): void {
     this.#isGone = true
-    if (!this.#settled) {
-      this.#settled = true
-      this.#decide()
-    }
+    this.#decide()
     this.#gone?.()
   }
 
-  /** Resets the connection if nobody has settled it. */
+  /** @internal Whether its program gave up before it was accepted. */
+  get isGone(): boolean {
+    return this.#isGone
+  }
+
+  /** If nobody has settled it: has its program hear that it is refused, or resets it, where it was accepted. */
   reset(): void {
-    if (this.#settled) return
-    this.#settled = true
+    if (this.settled) return
+    this.#isClaimed = true
     this.#decide()
     this.end()
   }
 
-  /** @internal Resets it, whoever has settled it. */
+  /** @internal The same, whoever has settled it. */
   end(): void {
     if (this.accepted.reset !== undefined) this.accepted.reset()
     else this.accepted.socket.resetAndDestroy()
@@ -211,8 +237,8 @@ export class Connection {
   }
 
   #claim(operation: string): void {
-    if (this.#settled) throw this.#tooLate(operation)
-    this.#settled = true
+    if (this.#isClaimed) throw this.#tooLate(operation)
+    this.#isClaimed = true
     this.#decide()
     this.#peek?.stop()
   }

@@ -15,7 +15,7 @@ test('a connection nobody settles is reset at its deadline', async () => {
   const warning = firstValueFrom(interception.warnings)
   const client = await transport.connect({ destination })
   expect(await ending(client)).toBe('ECONNRESET')
-  expect(await warning).toBe('nobody decided 203.0.113.1:443 within 50 ms: reset')
+  expect(await warning).toBe('nobody decided 203.0.113.1:443 within 50 ms: refused')
 })
 
 test('each connection has a deadline of its own, whatever becomes of earlier ones', async () => {

@@ -186,6 +186,8 @@ export class Interception implements AsyncDisposable {
 
   #hold(accepted: Accepted): void {
     const connection = new Connection(++this.#lastId, accepted, this.#settle)
+    // Its program has given up before anybody could hear of it.
+    if (connection.settled) return
     this.#undecided.add(connection)
     connection.onDecided(() => this.#undecided.delete(connection))
     this.#connections.next(connection)
@@ -208,7 +210,7 @@ export class Interception implements AsyncDisposable {
     for (const connection of this.#undecided) {
       if (performance.now() - connection.acceptedMs < decisionMs) return
       const destination = formatEndpoint(connection.destination)
-      this.#warnings.next(`nobody decided ${destination} within ${decisionMs} ms: reset`)
+      this.#warnings.next(`nobody decided ${destination} within ${decisionMs} ms: refused`)
       connection.reset()
     }
   }
@@ -225,7 +227,8 @@ export class Interception implements AsyncDisposable {
     this.#remember(session)
     connection.became(session)
     this.#sessions.next(session)
-    if (verdict.kind === 'drop') drop(session, verdict.reset, failure)
+    if (connection.isGone) session.finish({ how: 'reset', by: 'client' })
+    else if (verdict.kind === 'drop') drop(session, verdict.reset ?? true, failure)
     else await this.#carry(session, verdict)
     return session
   }

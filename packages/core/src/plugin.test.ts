@@ -62,6 +62,6 @@ test.each([
   const warning = firstValueFrom(proxy.warnings)
   const program = await transport.connect({ destination: { address: '203.0.113.1', port: 443 } })
   program.on('error', () => {})
-  expect(await warning).toMatch(/^203\.0\.113\.1:443 reset: plugin default failed: .* \(at .*\)$/)
+  expect(await warning).toMatch(/^203\.0\.113\.1:443 refused: plugin default failed: .* \(at .*\)$/)
   expect(await warning).toContain(` (at ${file}:${line})`)
 })

@@ -222,7 +222,7 @@ export class TransparentProxy implements AsyncDisposable {
       // Closed, never direct: whoever wrote the plugin did not say that this may pass.
       failure = error as Error
       verdict = drop()
-      this.#interception.warn(`${formatEndpoint(connection.destination)} reset: ${reason(error)}`)
+      this.#interception.warn(`${formatEndpoint(connection.destination)} refused: ${reason(error)}`)
     }
     // A plugin may have taken or settled it by itself, or the deadline has passed.
     if (!connection.settled) await connection.settle(verdict, plugin, failure)

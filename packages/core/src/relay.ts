@@ -23,11 +23,19 @@ export interface RelayOptions {
  * `resetAndDestroy`, it may come at any moment.
  */
 export function reset(stream: Duplex): void {
-  // A TLSSocket has no descriptor of its own: resetAndDestroy throws ERR_INVALID_HANDLE_TYPE (Node 24).
   if (!(stream instanceof Socket) || stream instanceof TLSSocket) stream.destroy(new Error('reset'))
   // While the end is under way, libuv refuses a reset (EINVAL), and node never closes the socket then (Node 24).
-  else if (isEnding(stream)) stream.once('finish', () => stream.resetAndDestroy())
-  else stream.resetAndDestroy()
+  else if (isEnding(stream)) stream.once('finish', () => resetNow(stream))
+  else resetNow(stream)
+}
+
+function resetNow(socket: Socket): void {
+  try {
+    socket.resetAndDestroy()
+  } catch {
+    // A Unix socket's has no TCP to reset (ERR_INVALID_HANDLE_TYPE, Node 24).
+    socket.destroy(new Error('reset'))
+  }
 }
 
 const isEnding = ({ writableEnded, writableFinished, writableLength }: Socket) =>

@@ -4,6 +4,9 @@ import { Alone } from './alone.ts'
 import type { Opening, Openings } from './openings.ts'
 import type { TcpSocket } from './tcp-socket.ts'
 
+/** A handshake with our listener takes less than a millisecond; a round of looks, five seconds. */
+const patientLooks = 2
+
 interface HeldOptions {
   readonly openings: Openings
   readonly acceptor: Acceptor
@@ -18,6 +21,8 @@ export class Held implements Opening {
   #hasGivenUp = false
   #gaveUp: (() => void) | undefined
   #came: ((end: TcpSocket | undefined) => void) | undefined
+  /** Since it was steered. */
+  #looks = 0
 
   constructor(held: HeldSyn, { openings, acceptor }: HeldOptions) {
     this.held = held
@@ -75,8 +80,13 @@ export class Held implements Opening {
     try {
       this.#openings.kernel.refuse(this.held, family, ifindex)
     } catch {
-      // Its interface is gone, and with it whoever would hear of it.
+      // It asks again by itself, and hears nothing: as from a network that is gone.
     }
+  }
+
+  /** That its program gave up while it was being accepted shows here, where that event was lost. */
+  look(): void {
+    if (this.#came !== undefined && ++this.#looks > patientLooks) this.ended()
   }
 
   ended(): void {

@@ -2,7 +2,7 @@ import { type FSWatcher, watch } from 'node:fs'
 import { dirname } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { LogEntry, Steering } from '@tproxy/bpf'
-import { interval, map, type Observable, Subject } from 'rxjs'
+import { interval, map, type Observable, ReplaySubject, Subject, takeUntil } from 'rxjs'
 import { endpointOf } from '../endpoint.ts'
 import { reason } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
@@ -38,7 +38,8 @@ interface Options {
 /** The rules that the steering programs follow. */
 export class KernelRules implements Rules, Disposable {
   readonly logged: Observable<RuleEvent>
-  readonly counted: Observable<readonly RuleCount[]> = interval(1000).pipe(map(() => this.counts()))
+  readonly counted: Observable<readonly RuleCount[]>
+  readonly #closed = new ReplaySubject<void>(1)
   /** Emits after lists were replaced with `reset`. */
   readonly resets: Subject<void> = new Subject()
   readonly #options: Options
@@ -66,6 +67,10 @@ export class KernelRules implements Rules, Disposable {
     // Begins anew with each process, for connections that an earlier one spliced have numbers of its lists.
     this.#compiled = compile(this.#resolved, Math.floor(Date.now() / 1000))
     this.logged = this.#events.asObservable()
+    this.counted = interval(1000).pipe(
+      takeUntil(this.#closed),
+      map(() => this.counts()),
+    )
     this.#log = options.steering.rules.watchLog((entry) => this.#report(entry))
     this.#put(this.#compiled, options.list, false)
     this.#followCgroups()
@@ -148,6 +153,7 @@ export class KernelRules implements Rules, Disposable {
     clearTimeout(this.#timer)
     for (const watcher of this.#watchers) watcher.close()
     this.#log.close()
+    this.#closed.next()
     this.#events.complete()
     this.resets.complete()
   }

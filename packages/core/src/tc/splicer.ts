@@ -293,9 +293,12 @@ export class Splicer implements Disposable {
   }
 }
 
-/** Unless it is something else, such as TLS, whose bytes are not those of the connection. */
+/** Unless it is something else: TLS, whose bytes are not those of the connection, or a Unix socket, which has no address. */
 function tcpSocket(upstream: LazyStream): TcpSocket | undefined {
   if (upstream instanceof TcpSocket) return upstream
   const { stream } = upstream
-  return Object.getPrototypeOf(stream) === Socket.prototype ? new TcpSocket(stream as Socket) : undefined
+  const isPlain = Object.getPrototypeOf(stream) === Socket.prototype
+  return isPlain && (stream as Socket).remoteAddress !== undefined
+    ? new TcpSocket(stream as Socket)
+    : undefined
 }
