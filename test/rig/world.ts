@@ -10,7 +10,7 @@ const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 export const tproxyRun: readonly [string, ...string[]] = [
   process.execPath,
   '--conditions=@tproxy/source',
-  fileURLToPath(new URL('../../packages/cli/src/main.ts', import.meta.url)),
+  fileURLToPath(new URL('../../packages/cli/src/bin.ts', import.meta.url)),
 ]
 
 /** For `--plugin`: see there. */
