@@ -63,9 +63,9 @@ rules:
     expect.stringMatching(
       /^4:\d+: error: plugin .*option port of office: a port \(port is the port to leave/,
     ),
-    '5:20: error: there is no interface wan9 (there are lo, wan0, wan1)',
+    '5:20: error: there is no interface wan9 (there are wan0, wan1)',
     '6:1: error: expected a known key, got "markk" (did you mean mark?)',
-    '7:7: error: routing mark 0x10 (give a number whose lower 16 bits are 0, such as 0x74700000)',
+    '7:7: error: routing mark 0x10 is not usable (give a number whose lower 16 bits are 0, such as 0x74700000)',
     '8:7: error: there is no user nobodyy (see: getent passwd)',
     expect.stringMatching(/^10:14: error: expected what to match, .* got "prot" \(did you mean proto\?\)$/),
     '11:27: error: there is no user alicee (see: getent passwd)',

@@ -225,7 +225,7 @@ for i in range(10):
         except BlockingIOError: woken += 1
     thread.join()
 print(woken)`
-    // Should it be 0, the kernel was mended, and the list in the README is out of date.
+    // Should it be 0, the kernel was mended, and the list in docs/fastpath.md is out of date.
     expect(Number((await world.client.run('python3', ['-c', script])).stdout)).toBeGreaterThan(0)
     await expectEnd(proxy)
   },

@@ -22,6 +22,38 @@ const proxied = (options: { plugin?: string; carry?: 'relay'; timeouts?: Record<
 const reachedFrom = (port: number) =>
   world.reached.filter((each) => each.port === port).map(({ fromPort }) => fromPort)
 
+/** Both ends sign their segments (RFC 2385), and believe in nothing that is not signed. */
+const signed = `
+import socket, struct, sys
+origin = sys.argv[1]
+family = socket.AF_INET6 if ':' in origin else socket.AF_INET
+def sign(s, address):
+  packed = socket.inet_pton(family, address)
+  name = struct.pack('=HH', family, 0) + (packed if family == socket.AF_INET else bytes(4) + packed)
+  s.setsockopt(socket.IPPROTO_TCP, 14, struct.pack('=128sBBHi80s', name, 0, 0, 6, 0, b'secret'))
+s = socket.socket(family)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+`
+
+const signedServer = `${signed}
+s.bind((origin, 179))
+sign(s, '198.51.100.2' if family == socket.AF_INET else '2001:db8:1::2')
+s.listen()
+print('ready', flush=True)
+c = s.accept()[0]
+while data := c.recv(100): print(data.decode(), flush=True)
+`
+
+const signedClient = `${signed}
+sign(s, origin)
+s.connect((origin, 179))
+s.send(b'first')
+input()
+s.send(b'second')
+print('sent', flush=True)
+input()
+`
+
 describe.each([4, 6] as const)('over IPv%i', (family) => {
   const { origin } = addresses[family]
 
@@ -92,6 +124,58 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   test('who takes the socket at once has it', async () => {
     await using _proxy = await proxied({ plugin: 'taking' })
     expect(await dial(world.client, [origin, 7])).toMatchObject({ end: 'fin', first: 'taken' })
+  })
+
+  test('who takes the socket and answers at length, closes in order', async () => {
+    await using _proxy = await proxied({ plugin: 'answering' })
+    expect(await dial(world.client, [origin, 7], { slow: 2 })).toMatchObject({ end: 'fin', received: 5 * MB })
+  })
+
+  test('one that waits is refused where rules that are to reset say so', async () => {
+    await using proxy = await world.proxy({
+      interfaces: ['wan0'],
+      plugin: 'slow',
+      rules: ['proxy tcp dport 7'],
+    })
+    const dialled = dial(world.client, [origin, 7])
+    await sleep(300)
+    await tellRules(proxy, { rules: ['drop tcp dport 7'], reset: true })
+    const refused = await dialled
+    expect(refused.end).toBe('ECONNREFUSED')
+    expect(refused.connectMs).toBeLessThan(1_400)
+    await sleep(1_500)
+    expect(reachedFrom(7)).not.toContain(refused.port)
+    expect(sessions(proxy)).toEqual([])
+  })
+
+  test('one whose route changes while it waits goes on waiting', async () => {
+    await using proxy = await world.proxy({ interfaces: ['wan0', 'wan1'], plugin: 'slow' })
+    const dialled = dial(world.client, [origin, 7], { echo: MB })
+    await sleep(300)
+    const way = `${family === 4 ? 'ip' : 'ip -6'} route`
+    const wan1 = `${origin} via ${family === 4 ? '198.51.100.129' : '2001:db8:3::1'} dev wan1`
+    await world.client.sh(`${way} add ${wan1}`)
+    try {
+      // It is repeated after a second.
+      await sleep(900)
+    } finally {
+      await world.client.sh(`${way} del ${wan1}`)
+    }
+    expect(await dialled).toMatchObject({ end: 'closed', equal: true })
+    expect(sessions(proxy)).toHaveLength(1)
+  })
+
+  test('what was left alone, and rules then refuse, says nothing more, also where it believes in no reset', async () => {
+    await using server = world.internet.spawn('python3', ['-c', signedServer, origin])
+    await server.until(({ stdout }) => stdout.includes('ready'), 'a server')
+    await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'direct', rules: ['proxy'] })
+    await using client = world.client.spawn('python3', ['-c', signedClient, origin])
+    await server.until(({ stdout }) => stdout.includes('first'), 'what it says first')
+    await tellRules(proxy, { rules: ['drop tcp dport 179'], reset: true })
+    client.child.stdin?.write('go\n')
+    await client.until(({ stdout }) => stdout.includes('sent'), 'more')
+    await sleep(500)
+    expect(server.stdout).not.toContain('second')
   })
 
   test('a socket that is bound to its interface is left alone, too', async () => {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
 import { stateOf } from './rig/state.ts'
 import { tellRules, World } from './rig/world.ts'
@@ -64,6 +65,36 @@ test('an interface that goes down and up, or is renamed, stays intercepted, unde
   await proxy.until((p) => sessions(p).some((session) => session.interface === 'wan9'), 'a session on wan9')
   expect(sessions(proxy)).toHaveLength(2)
   await world.client.sh('ip link del wan9')
+})
+
+test('an interface that goes takes nobody with it, also while connections that were left alone use it', async () => {
+  await addWan2()
+  await using proxy = await world.proxy({ interfaces: 'all', plugin: 'direct' })
+  const held = await holdDial(world.client, ['203.0.113.10', 7], { read: 1 })
+  await proxy.until((p) => sessions(p).length === 1, 'a session')
+  await world.client.sh('ip link del wan2')
+  // Every one is looked at every five seconds.
+  await sleep(6_000)
+  held.program.kill()
+  expect(await dial(world.client, ['203.0.113.10', 7], { send: 'x', read: 1 })).toMatchObject({
+    end: 'closed',
+  })
+  expect(await proxy.stop()).toMatchObject({ code: 0 })
+  expect(proxy.events.filter(({ event }) => event === 'uncaught')).toEqual([])
+})
+
+test('an interface that gets another address of the link layer is intercepted under that', async () => {
+  await addWan2()
+  await using proxy = await world.proxy({ interfaces: 'all' })
+  const held = await holdDial(world.client, ['203.0.113.10', 7], { echo: 1_000_000 })
+  await proxy.until((p) => sessions(p).length === 1, 'a session')
+  await world.client.sh('ip link set wan2 address 02:00:00:00:00:99')
+  await world.internet.sh('ip neigh flush dev eth2')
+  await sleep(900)
+  expect(await held.release()).toMatchObject({ end: 'closed', equal: true })
+  await viaWan2(proxy)
+  expect((await dial(world.client, ['203.0.113.10', 4])).end).toBe('ECONNREFUSED')
+  await world.client.sh('ip link del wan2')
 })
 
 test('a command keeps being intercepted on an interface that appears while it runs', async () => {

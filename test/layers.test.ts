@@ -78,8 +78,10 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       ip addr add ${address}/${bits} dev mac1 ${family === 4 ? '' : 'nodad'}
       ip link set mac1 up
       ${ip} route add default via ${addresses[family].gateway}`)
-    await using proxy = await world.proxy({ interfaces: ['wan0'] })
+    await using proxy = await world.proxy({ interfaces: ['wan0'], rules: ['drop udp', 'drop uid 1234'] })
     expect(await dial(container, [origin, 7], { echo: MB })).toMatchObject({ received: MB, equal: true })
+    expect(await datagram(container, [origin, 7])).toBe('answered')
+    expect(await datagram(world.client, [origin, 7])).toBe('silence')
     expect(proxy.events.filter(({ event }) => event === 'session')).toEqual([])
   })
 

@@ -70,7 +70,6 @@ describe('what cannot be done is told in one line, and nothing has changed', () 
           event: 'error',
           code: 'E_OPTION',
           message: 'no tproxy-run runs in this network namespace',
-          hint: 'or it is not yours: try sudo',
         },
       ])
   })

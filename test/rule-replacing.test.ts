@@ -48,6 +48,14 @@ describe('while it runs', () => {
       expect(result).toMatchObject({ succeeded: 500, failed: 0, unanswered: 0, stalled: 0 })
   })
 
+  test('its counts end with it', async () => {
+    await using other = await world.proxy({ interfaces: ['wan1'], rules: ['direct dport 7'] })
+    await tellRules(other, { counted: true })
+    expect(await other.stop()).toMatchObject({ code: 0 })
+    await other.until(({ events }) => events.some(({ event }) => event === 'counted'), 'an end of the counts')
+    expect(other.events.filter(({ event }) => event === 'uncaught')).toEqual([])
+  })
+
   test('what is established keeps its decision, unless it is asked to end', async () => {
     await tellRules(proxy(), { rules: ['direct dport 7'] })
     const straight = await holdDial(world.client, [origin, 7], { echo: 1000 })

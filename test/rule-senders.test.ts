@@ -61,4 +61,34 @@ for it, port in ((b'longername', 59999), (b'client', 22)):
       expect((await dial(world.client, [origin, 7], { mark: 0x99 })).end).toBe('ECONNREFUSED')
     })
   })
+
+  test('and who leaves no memory for that with its socket connects to nobody', async () => {
+    await using _proxy = await world.proxy({
+      interfaces: ['wan0'],
+      rules: ['reject tcp gid 4321'],
+      defaultAction: 'direct',
+      aged: true,
+    })
+    // Keys for signed segments (TCP_MD5SIG) are charged to the same account (optmem_max), and anybody may set them.
+    const script = `
+import socket, struct, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+s = socket.socket(family)
+keys = 0
+try:
+  while len(sys.argv) > 2:
+    address = struct.pack('=HHI', family, 0, 10 << 24 | keys) if family == socket.AF_INET else struct.pack('=HHI12sI', family, 0, 0, b' ', keys)
+    s.setsockopt(socket.IPPROTO_TCP, 14, struct.pack('=128sBBHi80s', address, 0, 0, 6, 0, b'secret'))
+    keys += 1
+except OSError: pass
+s.settimeout(2)
+try: s.connect((sys.argv[1], 7)); print('connected')
+except OSError as e: print(type(e).__name__)`
+    const ask = async (...words: string[]) => {
+      const by = ['--reuid=1234', '--regid=4321', '--clear-groups', '/usr/bin/python3']
+      return (await world.client.run('setpriv', [...by, '-c', script, origin, ...words])).stdout
+    }
+    expect(await ask()).toBe('ConnectionRefusedError\n')
+    expect(await ask('full')).toBe('TimeoutError\n')
+  })
 })

@@ -118,3 +118,40 @@ print(len(good))`,
     expect(stdout).toBe('200\n')
   })
 })
+
+test.each(['direct', 'dialled'])(
+  '100 000 short connections in a row leave the memory as it was: %s',
+  async (plugin) => {
+    await using silent = await world.proxy({ interfaces: ['wan1'], plugin, silent: true })
+    // A port is another's a minute after its connection; there are fewer than these for one destination.
+    const origins = [1, 2, 3, 4, 5].map((last) => `192.0.2.${last}`)
+    for (const address of origins) {
+      await world.internet.sh(`ip addr add ${address}/32 dev lo`)
+      await world.client.sh(`ip route add ${address}/32 via 198.51.100.129 dev wan1`)
+    }
+    const [first = '', ...others] = origins
+    const many = async (address: string) =>
+      expect(
+        await shortConnections(world.client, { address, port: 7, count: 20_000, parallel: 50 }),
+      ).toMatchObject({ succeeded: 20_000, failed: 0, unanswered: 0, stalled: 0 })
+    const look = async () => {
+      await sleep(2_000)
+      return memory(world.client, silent.pid)
+    }
+    await many(first)
+    const before = await look()
+    for (const address of others) await many(address)
+    const after = await look()
+    expect(after.fds).toBe(before.fds)
+    for (const map of ['legs', 'flows'])
+      await expect.poll(() => mapEntries(world.client, silent, map), { timeout: 35_000 }).toBe(0)
+    console.log(plugin, before.rssKb, after.rssKb)
+    expect(after.rssKb - before.rssKb).toBeLessThan(32 * 1024)
+    for (const address of origins) {
+      await world.internet.sh(`ip addr del ${address}/32 dev lo`)
+      await world.client.sh(`ip route del ${address}/32`)
+    }
+    expect(await silent.stop()).toMatchObject({ code: 0 })
+  },
+  180_000,
+)

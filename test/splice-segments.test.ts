@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdDial } from './rig/client.ts'
 import { expectEnd } from './rig/ending.ts'
+import { firewall } from './rig/firewall.ts'
 import { endFrom, ends } from './rig/sessions.ts'
 import { addresses, tellRules, World } from './rig/world.ts'
 
@@ -47,7 +48,10 @@ s.shutdown(socket.SHUT_WR)
 print(s.makefile().read(), end='')
 `
 
-/** Says by a raw socket, in the name of one address and port to another, that connections end: from anywhere but where one is. */
+/**
+ * Says by a raw socket, in the name of one address and port to another, that something has come, and that connections end: from
+ * anywhere but where one is. With mark 7.
+ */
 const forged = `
 import random, socket, struct, sys
 source, destination = sys.argv[1:3]
@@ -56,12 +60,25 @@ family = socket.AF_INET6 if ':' in source else socket.AF_INET
 s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
 s.bind((source, 0))
 addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
-for flags in (0x04, 0x14, 0x11):
-  for _ in range(4):
+s.setsockopt(socket.SOL_SOCKET, 36, 7)
+for flags in (0x10, 0x04, 0x14, 0x11):
+  for _ in range(int(sys.argv[5])):
     segment = struct.pack('!HHIIBBHHH', *ports, random.getrandbits(32), random.getrandbits(32), 0x50, flags, 512, 0, 0)
     total = sum(struct.unpack('!%dH' % (len(addresses) // 2 + 12), addresses + struct.pack('!HH', 6, 20) + segment))
     total = (total & 0xffff) + (total >> 16)
     s.sendto(segment[:16] + struct.pack('!HH', ~(total + (total >> 16)) & 0xffff, 0), (destination, 0))
+`
+
+/** Says something, and the rest later; prints what the server says then. */
+const resumed = `
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)
+s.sendall(b'first ')
+print('sent', flush=True)
+input()
+s.sendall(b'second')
+s.shutdown(socket.SHUT_WR)
+print('heard', s.makefile().read(), flush=True)
 `
 
 /** Has something echoed, and rests. */
@@ -120,14 +137,45 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     await expectEnd(proxy)
   })
 
+  /** In the name of a port of the origin, to whoever is connected to that. */
+  async function forge(port: number, count: number): Promise<void> {
+    const peers = await world.internet.sh(`ss -Htn state established sport = :${port}`)
+    const [, address, peer] = /(?:\[::ffff:|\[)?([\da-f.:]+?)\]?:(\d+)\s*$/.exec(peers) ?? []
+    const words = ['-c', forged, origin, `${address}`, `${port}`, `${peer}`, `${count}`]
+    expect(await world.internet.run('python3', words)).toMatchObject({ code: 0, stderr: '' })
+  }
+
+  test('nor does it while our sockets still have something to do', async () => {
+    await using proxy = await proxied({ plugin: 'peeking' })
+    // What the process has passed on is acknowledged by nobody meanwhile.
+    const deaf = await firewall(
+      world.internet,
+      'output',
+      'tcp sport 9 tcp flags & (syn | fin | rst) == 0 meta mark != 7 drop',
+    )
+    const client = world.client.spawn('python3', ['-c', resumed, origin, '9'])
+    try {
+      await client.until(({ stdout }) => stdout.includes('sent'), 'first words')
+      // The plugin looks for 300 ms.
+      await sleep(500)
+      await forge(9, 1)
+      await sleep(100)
+    } finally {
+      await deaf[Symbol.asyncDispose]()
+    }
+    client.child.stdin?.write('go\n')
+    await client.until(({ stdout }) => stdout.includes('heard'), 'an answer')
+    expect(client.stdout).toContain(`heard ${digestOf('first second')} 12`)
+    await proxy.until((program) => ends(program).length > 0, 'the end')
+    expect(ends(proxy)).toMatchObject([{ how: 'closed', carried: 'splice', bytes: { sent: 12 } }])
+    await expectEnd(proxy)
+  })
+
   test('what somebody says who cannot know where it is ends nothing', async () => {
     await using proxy = await proxied()
     const held = await holdDial(world.client, [origin, 7], { echo: MB })
     await sleep(300)
-    const peers = await world.internet.sh(`ss -Htn state established sport = :7`)
-    const [, address, port] = /(?:\[::ffff:|\[)?([\da-f.:]+?)\]?:(\d+)\s*$/.exec(peers) ?? []
-    const words = ['-c', forged, origin, `${address}`, '7', `${port}`]
-    expect(await world.internet.run('python3', words)).toMatchObject({ code: 0, stderr: '' })
+    await forge(7, 4)
     await sleep(100)
     const echoed = await held.release()
     expect(echoed).toMatchObject({ end: 'closed', received: MB, equal: true })
@@ -167,6 +215,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       await tellRules(proxy, { rules: ['direct tcp'], reset: true })
       expect((await client.exited).stdout.trim().split('\n').at(-1)).toBe('ConnectionResetError')
       await server.until(({ stdout }) => stdout.includes('ConnectionResetError'), 'a reset')
+      await proxy.until((program) => ends(program).length > 0, 'the end')
       expect(ends(proxy)).toMatchObject([{ how: 'aborted' }])
       await expectEnd(proxy)
     } finally {

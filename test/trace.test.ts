@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { dial, holdDial } from './rig/client.ts'
 import type { Program } from './rig/host.ts'
 import { microsocks } from './rig/servers.ts'
-import { addresses, dialled, tproxyRun, World } from './rig/world.ts'
+import { addresses, dialled, tellRules, tproxyRun, World } from './rig/world.ts'
 
 let world: World
 const stack = new AsyncDisposableStack()
@@ -215,6 +215,20 @@ test('is for people, too; one at a time, ends with --count, and with what it wat
   await using last = await tracing(origin)
   await running.stop()
   expect(await last.exited).toMatchObject({ code: 125, stderr: expect.stringMatching(/has ended\n$/) })
+})
+
+test('ends within what it calls, as take(1) does', async () => {
+  const { origin } = addresses[4]
+  await using embedded = await world.proxy({ interfaces: ['wan0'] })
+  for (let round = 0; round < 3; round++) {
+    await tellRules(embedded, { trace: origin })
+    await dial(world.client, [origin, 7], { echo: 1_000_000 })
+    await embedded.until(
+      ({ events }) => events.filter(({ event }) => event === 'traced').length > round,
+      'a step',
+    )
+  }
+  expect(await embedded.stop()).toMatchObject({ code: 0 })
 })
 
 test('ends with who reads it', async () => {

@@ -84,7 +84,7 @@ static bool send_all(int fd, const void *bytes, size_t length)
 #define PATIENCE 5 /* seconds */
 
 /* A loop, for with the fastpath MSG_WAITALL may return less, and a receive that blocks EAGAIN
- * before its time, when room for sends comes free (README, Fastpath). */
+ * before its time, when room for sends comes free (docs/fastpath.md). */
 static bool receive_all(int fd, void *bytes, size_t length)
 {
 	double until = now_us() + PATIENCE * 1e6;

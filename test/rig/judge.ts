@@ -34,6 +34,7 @@ class Judge implements Disposable {
     netns: statSync('/proc/self/ns/net').ino,
     pidns: statSync('/proc/self/ns/pid').ino,
     scoped: 0,
+    since: 0n,
   })
   #inForce = { generation: 0, rules: 0 }
 

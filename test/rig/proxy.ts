@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { direct, drop, type Plugin, reason, TransparentProxy, UpstreamSocket } from '@tproxy/core'
+import { firstValueFrom } from 'rxjs'
 import dialled, { byItself } from './dialled.ts'
 import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 
@@ -63,6 +64,13 @@ const plugins: Record<string, Plugin> = {
     connection.take().end('taken')
     return undefined
   },
+  // As a server does that is given it, and is done.
+  answering: function answering(connection) {
+    const socket = connection.take().resume()
+    socket.end(Buffer.alloc(5_000_000))
+    socket.once('finish', () => socket.destroy())
+    return undefined
+  },
   // The program is connected before it is decided, so that nothing can be left alone.
   accepting: function accepting(connection) {
     connection.socket.pause()
@@ -91,6 +99,7 @@ const {
   plugin = 'dialled',
   silent = false,
   accepting: _,
+  aged: __,
   ...options
 } = JSON.parse(process.argv[2] ?? '{}') as ProxyProgramOptions
 try {
@@ -138,8 +147,11 @@ try {
   // A line replaces the rules, or asks for their counts. It is no reason to go on.
   ;(process.stdin as Socket).unref()
   createInterface({ input: process.stdin }).on('line', (line) => {
-    const { rules, default: fallback, reset, forget } = JSON.parse(line) as RuleCommand
+    const { rules, default: fallback, reset, forget, trace, counted } = JSON.parse(line) as RuleCommand
     try {
+      if (trace !== undefined)
+        void firstValueFrom(proxy.trace({ address: trace })).then(({ hook }) => say('traced', { hook }))
+      if (counted) proxy.rules?.counted.subscribe({ complete: () => say('counted') })
       if (rules !== undefined)
         proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })
       const counts = proxy.rules?.counts().map(({ packets, bytes }) => [Number(packets), Number(bytes)])

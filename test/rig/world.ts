@@ -92,7 +92,9 @@ export class World implements AsyncDisposable {
 
   /** Starts an embedding program (proxy.ts) in the client and waits until it intercepts. */
   async proxy(options: ProxyProgramOptions = {}, host: Host = this.client): Promise<Program> {
-    const program = host.spawn(node, [
+    const [command, ...first] = options.aged ? [...aged, node] : [node]
+    const program = host.spawn(command as string, [
+      ...first,
       '--conditions=@tproxy/source',
       ...(options.accepting ? ['--import', path('./accepting.ts')] : []),
       path('./proxy.ts'),
@@ -128,6 +130,9 @@ export class World implements AsyncDisposable {
   }
 }
 
+/** Words that run a program whose clock is behind the kernel's own (time_namespaces(7)). */
+const aged = ['unshare', '--time', '--monotonic=-200', 'nsenter', '-T/proc/self/ns/time_for_children']
+
 /** Serves on all addresses of a host; see origin.ts. */
 export async function startOrigin(host: Host): Promise<Program> {
   const origin = host.spawn(node, [path('./origin.ts')])
@@ -149,6 +154,8 @@ export interface ProxyProgramOptions {
   /** Says nothing of connections. */
   readonly silent?: boolean
   readonly fastpath?: FastpathMode
+  /** As if it had begun to look at sockets long ago. */
+  readonly aged?: boolean
   /** With fastpath: see accepting.ts. */
   readonly accepting?: boolean
   readonly timeouts?: Record<string, number>
@@ -161,6 +168,10 @@ export interface RuleCommand {
   readonly reset?: boolean
   /** Verdicts that the kernel remembers: all, or about one port. */
   readonly forget?: 'all' | number
+  /** To be told by an event of the first packet of this destination. */
+  readonly trace?: string
+  /** To be told by an event that counts of rules end. */
+  readonly counted?: boolean
 }
 
 /** What it answers. */

@@ -56,16 +56,20 @@ static __always_inline void tell_of(struct sock *sk, int from, int to)
 		opened->id = 0;
 }
 
-/* The program's socket that the process asks about, to be released, if it is still that one. */
+/* The program's socket that the process asks about, to be released, if it is still that one.
+ * `refuse`: nothing that it sends leaves any more. */
 static __always_inline struct bpf_sock *asked_about(struct __sk_buff *skb,
-						    const struct watching *request)
+						    const struct watching *request, bool refuse)
 {
 	struct bpf_sock *sk = sender(skb, &request->key, skb->protocol == bpf_htons(ETH_P_IPV6));
 	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
 	struct opened *opened = tcp ? bpf_sk_storage_get(&sockets, tcp, NULL, 0) : NULL;
 
-	if (opened && opened->id == request->id && opened->stage == STAGE_ALONE)
+	if (opened && opened->id == request->id && opened->stage == STAGE_ALONE) {
+		if (refuse)
+			opened->verdict.action = ACTION_REJECT;
 		return sk;
+	}
 	if (sk)
 		bpf_sk_release(sk);
 	return NULL;
@@ -82,7 +86,7 @@ int watch(struct __sk_buff *skb)
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &request, sizeof(request)))
 		return RELEASE_FAILED;
-	sk = asked_about(skb, &request);
+	sk = asked_about(skb, &request, false);
 	if (!sk)
 		return RELEASE_GONE;
 	watched.state = sk->state;
@@ -99,7 +103,8 @@ int watch(struct __sk_buff *skb)
 /*
  * Run by the process, on a frame that holds a struct watching: resets both ends. What an upstream
  * has not had of the program's, it asks for, and hears from this host that there is no such
- * connection (RFC 5961, 3.2).
+ * connection (RFC 5961, 3.2). A program that does not believe in its reset, as where segments are
+ * signed (RFC 2385), or bytes have come meanwhile, gets the next one for whatever it sends.
  */
 SEC("tc")
 int cut(struct __sk_buff *skb)
@@ -116,7 +121,7 @@ int cut(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &request, sizeof(request)))
 		return RELEASE_FAILED;
 	device = bpf_map_lookup_elem(&devices, &request.slot);
-	sk = device ? asked_about(skb, &request) : NULL;
+	sk = device ? asked_about(skb, &request, true) : NULL;
 	if (!sk)
 		return RELEASE_GONE;
 	tcp = bpf_skc_to_tcp_sock(sk);

@@ -37,8 +37,39 @@ static __always_inline bool is_credible(const struct way *way, const struct segm
 	return segment->seq == way->first + (__u32)way->carried;
 }
 
-/* What passed may have been the last. */
-static __always_inline void note(struct pair *pair, __u32 index, __u32 way, __u32 state,
+/* More than can be on its way to our sockets, unseen, while a pair is being armed. */
+#define UNSEEN (1 << 20)
+
+/* Up to where the sender of a way has sent, as far as we have seen. */
+static __always_inline __u32 sent_so_far(const struct way *way)
+{
+	__u32 seen = way->first + (__u32)way->carried;
+
+	return after(way->sent, seen) ? way->sent : seen;
+}
+
+/* The same as long as our socket takes it, too, which may have room for more than the final
+ * receiver has: near what is going on, or a stranger would need to know nothing but our port. */
+static __always_inline bool is_likely(const struct way *way, const struct segment *segment)
+{
+	__u32 most = sent_so_far(way) + way->delta;
+
+	if (after(way->edge, most))
+		most = way->edge;
+	/* A question whether somebody is there has the number before what is due. */
+	return !after(way->acked, segment->end + way->delta + 1) &&
+	       !after(segment->seq + way->delta, most + UNSEEN);
+}
+
+/* Nobody has had what was not sent (RFC 5961, 5.2). */
+static __always_inline bool acknowledges_sent(const struct way *back, const struct segment *segment)
+{
+	return !(segment->flags & TCP_ACK) ||
+	       !after(segment->ack, sent_so_far(back) + back->delta + UNSEEN);
+}
+
+/* What passed may have been the last. Returns whether it is believed. */
+static __always_inline bool note(struct pair *pair, __u32 index, __u32 way, __u32 state,
 				 const struct segment *segment)
 {
 	struct way *this = &pair->ways[way & 1], *back = &pair->ways[!(way & 1)];
@@ -47,9 +78,9 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way, __u3
 	__s32 ahead;
 
 	pair->seen = bpf_ktime_get_coarse_ns();
-	/* Until then our socket may have taken more than the final receiver has room for. */
-	if (state == PAIR_SPLICED && !is_credible(this, segment))
-		return;
+	if (!(state == PAIR_SPLICED ? is_credible(this, segment) : is_likely(this, segment)) ||
+	    !acknowledges_sent(back, segment))
+		return false;
 	this->unheard = 0;
 	if (segment->flags & TCP_FIN) {
 		this->ended = 1;
@@ -65,10 +96,10 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way, __u3
 	if (segment->flags & TCP_RST) {
 		pair->by = way;
 		end_pair(pair, index, PAIR_RESET);
-		return;
+		return true;
 	}
 	if (!(segment->flags & TCP_ACK))
-		return;
+		return true;
 	if (after(segment->ack, back->acked))
 		back->acked = segment->ack;
 	edge = segment->ack + ((__u32)segment->window << back->grow);
@@ -80,6 +111,7 @@ static __always_inline void note(struct pair *pair, __u32 index, __u32 way, __u3
 			end_pair(pair, index, PAIR_CLOSED);
 		}
 	}
+	return true;
 }
 
 /* What a TCP header says of both ways. */
@@ -262,6 +294,7 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 {
 	struct pair *pair = bpf_map_lookup_elem(&pairs, &index);
 	__u32 state;
+	bool ours;
 
 	if (!pair || !segment)
 		return LEFT;
@@ -298,11 +331,11 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 		/* An upstream that has not heard the end of the handshake asks again, and says
 		 * nothing until then. Our socket is silent; the program answers (RFC 5961, 4). */
 	} else {
-		note(pair, index, way, state, segment);
-		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
-			state = fall_silent(skb, pair, index);
-		if (state == PAIR_CARRIED && !segment->payload &&
-		    !(segment->flags & (TCP_FIN | TCP_RST))) {
+		/* What is not believed is for its receiver to judge, and none of our sockets'. */
+		ours = note(pair, index, way, state, segment) && state == PAIR_CARRIED;
+		if (ours && segment->flags & TCP_ACK)
+			ours = fall_silent(skb, pair, index) == PAIR_CARRIED;
+		if (ours && !segment->payload && !(segment->flags & (TCP_FIN | TCP_RST))) {
 			if (copy_ack(skb, pair, way, segment, ingress))
 				return because(SPLICE_DROPPED, SPOILT);
 			because(SPLICE_COPIED, 0);
@@ -311,7 +344,7 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 			/* Of what is copied, the steering counts the copy. */
 			count_sent(skb, segment->network, pair->rule, pair->generation);
 		}
-		if (state == PAIR_CARRIED && segment->flags & TCP_ACK)
+		if (ours && segment->flags & TCP_ACK)
 			keep_up(skb, pair, way, segment);
 	}
 	if (translate(skb, pair, way, segment))

@@ -57,11 +57,13 @@ enum limit {
 	LIMIT_ENDS = 32768,	     /* connections that the fastpath knows */
 	LIMIT_MEMORIES = 16384,	     /* verdicts of plugins that hold for later connections */
 	LIMIT_TRACE = 1 << 18,	     /* bytes */
-	LIMIT_COUNTED = 64,	     /* rules whose counts lie together */
+	LIMIT_OPENING = 150, /* seconds that a SYN is repeated: 127 (tcp_syn_retries), and more */
+	LIMIT_COUNTED = 64,  /* rules whose counts lie together */
 };
 
 /* Constant from load on. */
 struct settings {
+	__u64 since;	  /* bpf_ktime_get_ns(): before, nobody noted whose a socket is */
 	__u32 mark;	  /* base and instance */
 	__u32 lo_ifindex; /* where steered packets enter */
 	__u32 netns; /* inode of our network namespace: sockets elsewhere are not ours to look at */

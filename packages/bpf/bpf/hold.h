@@ -45,6 +45,18 @@ static __always_inline bool is_found(struct __sk_buff *skb, const struct packet 
 	return found;
 }
 
+/* Whether somebody would accept it: of a family that was switched on just now, nobody. */
+static __always_inline bool has_listener(__u32 slot, bool v6)
+{
+	__u32 key = slot * 2 + v6;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
+
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
 /* Gives a SYN to the process, if it can; what carries data (RFC 7413) is none that can wait. */
 static __noinline bool hold(struct __sk_buff *skb, const struct packet *packet,
 			    const struct flow *flow, struct opened *opened, bool has_mac)
@@ -52,6 +64,8 @@ static __noinline bool hold(struct __sk_buff *skb, const struct packet *packet,
 	__u32 length = skb->len - packet->network;
 	struct held *held;
 
+	if (!has_listener(flow->slot, packet->ethertype == ETH_P_IPV6))
+		return because(COUNT_NOT_HELD, false);
 	opened->id = next_id();
 	if (packet->fragment != FRAGMENT_NONE || !packet->bare || length == 0 ||
 	    length > LIMIT_SYN || !is_found(skb, packet, opened->id))

@@ -81,7 +81,8 @@ struct {
  * alone. Written by: wan_egress, for connections of real sockets only, so raw SYN floods write
  * nothing. Read by: listener_lookup; deleted by: release; read and deleted by the process, also
  * where nobody comes. Bounded: LIMIT_FLOWS, least recently used first. Evicted: the connection
- * works, its process is unknown. */
+ * works, its process is unknown, and the plugin that decides is the one that the rules name for its
+ * ends. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, LIMIT_FLOWS);

@@ -100,6 +100,14 @@ static __always_inline bool is_outdated(const struct opened *opened, const struc
 	       opened->verdict.action != ACTION_PROXY && opened->decided == DECIDED_BY_RULE;
 }
 
+/* Whether a socket that connects may have begun before anybody noted whose it is. Later, it is one
+ * whose program has used up what it may keep with a socket (optmem_max; TCP_MD5SIG needs no
+ * privilege): to hide, maybe. */
+static __always_inline bool may_be_older(void)
+{
+	return bpf_ktime_get_ns() - settings.since < LIMIT_OPENING * 1000000000ull;
+}
+
 /* A packet of which not all is known: what the rules refuse might be it. */
 static __always_inline int refuse_unknown(struct __sk_buff *skb, const struct control *state,
 					  enum counter reason)
@@ -133,6 +141,8 @@ static __always_inline int decide(struct __sk_buff *skb)
 	if (sk)
 		opened = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 	else if (skb->ingress_ifindex)
+		return because(COUNT_PASSED_FORWARDED, NEXT);
+	if (sk && !tcp && is_elsewhere(sk))
 		return because(COUNT_PASSED_FORWARDED, NEXT);
 	if (tcp) {
 		if (opened && opened->decided) {
@@ -178,6 +188,9 @@ static __always_inline int decide(struct __sk_buff *skb)
 		if (opened->decided == DECIDED_TO_PASS)
 			return because(COUNT_PASSED_DECIDED, NEXT);
 		verdict = opened->verdict;
+		/* Its route has changed meanwhile. */
+		if (verdict.action == ACTION_PROXY && opened->stage == STAGE_HELD)
+			return wait(skb, device);
 		/* It was translated at the VLAN's own interface; or nobody looks there any more. */
 		if (verdict.action == ACTION_PROXY && packet.tagged)
 			return is_as_sent(sk, &packet) ? because(COUNT_DROPPED_STRAY, TC_ACT_SHOT)
@@ -193,6 +206,11 @@ static __always_inline int decide(struct __sk_buff *skb)
 		return because(COUNT_RELEASED, NEXT);
 	if (!tcp && is_kernels_own(&packet, sk))
 		return because(COUNT_PASSED_NO_SOCKET, NEXT);
+	if (tcp && !opened && !may_be_older()) {
+		if (is_out_of_scope(skb))
+			return because(COUNT_PASSED_SCOPE, NEXT);
+		return because(COUNT_DROPPED_UNKEPT, TC_ACT_SHOT);
+	}
 	/* It began to connect before we looked. */
 	if (tcp && !opened) {
 		opened = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);

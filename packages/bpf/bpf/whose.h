@@ -47,12 +47,14 @@ static __always_inline bool is_servers(const struct bpf_sock *sk)
 	return sk && sk->state == BPF_TCP_NEW_SYN_RECV;
 }
 
-/* Whether a socket is of another network namespace, whose macvlan is above this interface. */
-static __always_inline bool is_elsewhere(struct bpf_sock *sk)
-{
-	struct sock *tcp = (struct sock *)bpf_skc_to_tcp_sock(sk);
+extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym;
 
-	return tcp && tcp->__sk_common.skc_net.net->ns.inum != settings.netns;
+/* Whether a socket is of another network namespace, whose macvlan is above this interface. */
+static __always_inline bool is_elsewhere(const struct bpf_sock *sk)
+{
+	const struct sock *any = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock));
+
+	return any->__sk_common.skc_net.net->ns.inum != settings.netns;
 }
 
 /* Whether a tunnel put this packet around one of that socket, which it keeps (WireGuard, VXLAN, and

@@ -100,6 +100,13 @@ interface Libbpf {
   close: (object: Pointer) => void
   findMap: Call<[object: Pointer, name: string], Pointer>
   findProgram: Call<[object: Pointer, name: string], Pointer>
+  /** The one behind another, or the first; null behind the last. */
+  nextProgram: (object: Pointer, behind: Pointer | null) => Pointer | null
+  nextMap: (object: Pointer, behind: Pointer | null) => Pointer | null
+  programName: (program: Pointer) => string
+  mapName: (map: Pointer) => string
+  /** Before loading: whether the program is loaded. */
+  setAutoload: Call<[program: Pointer, loaded: boolean]>
   setInitialValue: Call<[map: Pointer, data: Buffer, size: number]>
   /** From load on a map is the one that is pinned there, or is pinned there itself. */
   setPinPath: Call<[map: Pointer, path: string]>
@@ -160,6 +167,11 @@ export const bpf: Libbpf = {
   close: bind(libbpf, 'void bpf_object__close(void *)') as Libbpf['close'],
   findMap: bpfPointer('void *bpf_object__find_map_by_name(void *, const char *)'),
   findProgram: bpfPointer('void *bpf_object__find_program_by_name(void *, const char *)'),
+  nextProgram: bind(libbpf, 'void *bpf_object__next_program(const void *, void *)') as Libbpf['nextProgram'],
+  nextMap: bind(libbpf, 'void *bpf_object__next_map(const void *, const void *)') as Libbpf['nextMap'],
+  programName: bind(libbpf, 'const char *bpf_program__name(const void *)') as Libbpf['programName'],
+  mapName: bind(libbpf, 'const char *bpf_map__name(const void *)') as Libbpf['mapName'],
+  setAutoload: bpfInt('int bpf_program__set_autoload(void *, bool)'),
   setInitialValue: bpfInt('int bpf_map__set_initial_value(void *, const void *, size_t)'),
   setPinPath: bpfInt('int bpf_map__set_pin_path(void *, const char *)'),
   pin: bpfInt('int bpf_obj_pin(int, const char *)'),

@@ -36,6 +36,7 @@ export const Limit = {
   ends: 32768,
   memories: 16384,
   trace: 262144,
+  opening: 150,
   counted: 64,
 } as const
 
@@ -188,28 +189,31 @@ export function writeMemory(buffer: Buffer, value: Memory, at = 0): Buffer {
 }
 
 export interface Settings {
+  since: bigint
   mark: number
   loIfindex: number
   netns: number
   pidns: number
   scoped: number
 }
-export const settingsSize = 20
+export const settingsSize = 32
 export function readSettings(buffer: Buffer, at = 0): Settings {
   return {
-    mark: buffer.readUInt32LE(at),
-    loIfindex: buffer.readUInt32LE(at + 4),
-    netns: buffer.readUInt32LE(at + 8),
-    pidns: buffer.readUInt32LE(at + 12),
-    scoped: buffer.readUInt32LE(at + 16),
+    since: buffer.readBigUInt64LE(at),
+    mark: buffer.readUInt32LE(at + 8),
+    loIfindex: buffer.readUInt32LE(at + 12),
+    netns: buffer.readUInt32LE(at + 16),
+    pidns: buffer.readUInt32LE(at + 20),
+    scoped: buffer.readUInt32LE(at + 24),
   }
 }
 export function writeSettings(buffer: Buffer, value: Settings, at = 0): Buffer {
-  buffer.writeUInt32LE(value.mark, at)
-  buffer.writeUInt32LE(value.loIfindex, at + 4)
-  buffer.writeUInt32LE(value.netns, at + 8)
-  buffer.writeUInt32LE(value.pidns, at + 12)
-  buffer.writeUInt32LE(value.scoped, at + 16)
+  buffer.writeBigUInt64LE(value.since, at)
+  buffer.writeUInt32LE(value.mark, at + 8)
+  buffer.writeUInt32LE(value.loIfindex, at + 12)
+  buffer.writeUInt32LE(value.netns, at + 16)
+  buffer.writeUInt32LE(value.pidns, at + 20)
+  buffer.writeUInt32LE(value.scoped, at + 24)
   return buffer
 }
 

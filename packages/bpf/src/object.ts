@@ -10,6 +10,8 @@ interface LoadOptions {
   readonly pinned?: { readonly directory: string; readonly maps: readonly string[] } | undefined
   /** Maps of another object, by name, that take the place of its own. */
   readonly shared?: Readonly<Record<string, number>>
+  /** Which of its programs are loaded; all, if it is not said. The verifier takes its time for each. */
+  readonly loads?: (program: string) => boolean
 }
 
 /** A file of BPF programs and maps, loaded. */
@@ -24,7 +26,11 @@ export class LoadedObject {
   }
 
   /** Opens, configures and loads. Throws a {@link LoadError}. */
-  static load(what: string, path: string, { settings, pinned, shared = {} }: LoadOptions): LoadedObject {
+  static load(
+    what: string,
+    path: string,
+    { settings, pinned, shared = {}, loads }: LoadOptions,
+  ): LoadedObject {
     const outcome = withLibbpfLog(() => {
       const object = bpf.open(`open ${path}`, path, null)
       const find = (name: string) => bpf.findMap(`find map ${name}`, object, name)
@@ -34,6 +40,9 @@ export class LoadedObject {
         for (const name of pinned?.maps ?? [])
           bpf.setPinPath(`pin ${name}`, find(name), `${pinned?.directory}/${name}`)
         for (const [name, fd] of Object.entries(shared)) bpf.reuseMap(`share map ${name}`, find(name), fd)
+        for (const program of each(object, bpf.nextProgram))
+          if (loads?.(bpf.programName(program)) === false)
+            bpf.setAutoload('leave out a program', program, false)
         withoutSignals(() => bpf.load(`load ${what}`, object))
         return new LoadedObject(object)
       } catch (error) {
@@ -50,6 +59,14 @@ export class LoadedObject {
     this.#requireOpen()
     return cached(this.#maps, name, () =>
       bpf.mapFd(`map ${name}`, bpf.findMap(`find map ${name}`, this.#object, name)),
+    )
+  }
+
+  /** The descriptors of all maps that change while it runs, by name: for another object to share. */
+  get maps(): Readonly<Record<string, number>> {
+    const names = Array.from(each(this.#object, bpf.nextMap), (map) => bpf.mapName(map))
+    return Object.fromEntries(
+      names.filter((name) => !name.startsWith('.rodata')).map((name) => [name, this.map(name)]),
     )
   }
 
@@ -125,6 +142,13 @@ export class LoadedObject {
   #requireOpen(): void {
     if (this.#isClosed) throw new Error('the BPF programs are unloaded')
   }
+}
+
+function* each(
+  object: Pointer,
+  next: (object: Pointer, behind: Pointer | null) => Pointer | null,
+): Generator<Pointer> {
+  for (let at = next(object, null); at; at = next(object, at)) yield at
 }
 
 /** A key, or a value, that is a number. */

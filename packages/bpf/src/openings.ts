@@ -1,4 +1,3 @@
-import { constants } from 'node:os'
 import { NativeError, type PreparedRun, prepareRun, watchRingBuffer } from './ffi.ts'
 import {
   Event,
@@ -152,7 +151,7 @@ function isDone(run: PreparedRun, ifindex: number, length?: number): boolean | u
     if (answer === Answer.gone) return false
     throw new Error(`a program that the process runs answered ${answer}`)
   } catch (error) {
-    if (error instanceof NativeError && error.errno === constants.errno.ENODEV) return undefined
+    if (error instanceof NativeError && error.errnoName === 'ENODEV') return undefined
     throw error
   }
 }

@@ -66,10 +66,14 @@ export class Splicing implements Disposable {
   readonly #upstream = emptyFlow()
   readonly #leg = Buffer.alloc(legSize)
 
+  readonly #settings: Buffer
   readonly #directory: string | undefined
+  /** The programs for interfaces without an Ethernet header, once there is one. */
+  #bare: LoadedObject | undefined
 
-  private constructor(object: LoadedObject, directory: string | undefined) {
+  private constructor(object: LoadedObject, settings: Buffer, directory: string | undefined) {
     this.#object = object
+    this.#settings = settings
     this.#directory = directory
     const prepare = (name: string) => prepareRun(name, object.program(name), frame + armingSize)
     this.#arm = prepare('arm')
@@ -88,12 +92,14 @@ export class Splicing implements Disposable {
     directory?: string,
     shared: Readonly<Record<string, number>> = {},
   ): Splicing {
-    const options = {
+    const bytes = writeSettings(Buffer.alloc(settingsSize), settings)
+    const object = LoadedObject.load('the splice programs', objectPath, {
       shared,
-      settings: writeSettings(Buffer.alloc(settingsSize), settings),
+      settings: bytes,
       pinned: directory === undefined ? undefined : { directory, maps: pairMaps },
-    }
-    const splicing = new Splicing(LoadedObject.load('the splice programs', objectPath, options), directory)
+      loads: (program) => !isBare(program),
+    })
+    const splicing = new Splicing(object, bytes, directory)
     // Those of an earlier process look nothing up since it had no pair, and would not for one of ours.
     if (splicing.pairs().next().done === true) splicing.#detachLeft()
     return splicing
@@ -102,7 +108,7 @@ export class Splicing implements Disposable {
   /** Looks at an interface from now on; before `steering`, the program that intercepts there. */
   attach(name: string, device: Device, steering: number): void {
     const { ifindex } = device
-    this.#object.update('hooked', u32(ifindex), writeDevice(Buffer.alloc(deviceSize), device))
+    this.describe(device)
     const link = (direction: 'ingress' | 'egress', place?: TcxPlace) =>
       this.#add(`${direction}-${ifindex}`, () =>
         linkTcx(
@@ -113,6 +119,11 @@ export class Splicing implements Disposable {
       )
     link('ingress')
     link('egress', { before: steering })
+  }
+
+  /** Of an interface that is looked at: its address may have changed. */
+  describe(device: Device): void {
+    this.#object.update('hooked', u32(device.ifindex), writeDevice(Buffer.alloc(deviceSize), device))
   }
 
   /** What {@link attach} attaches to the egress of an interface, for `Steering.attachDevice`, which goes behind it. */
@@ -229,6 +240,7 @@ export class Splicing implements Disposable {
     this.#settle.close()
     this.#forget.close()
     this.#admit.close()
+    this.#bare?.close()
     this.#object.close()
   }
 
@@ -244,7 +256,13 @@ export class Splicing implements Disposable {
   }
 
   #program(direction: 'ingress' | 'egress', { hasMac }: Pick<Device, 'hasMac'>): number {
-    return this.#object.program(`splice_${direction}${hasMac ? '' : '_bare'}`)
+    if (hasMac) return this.#object.program(`splice_${direction}`)
+    this.#bare ??= LoadedObject.load('the splice programs for interfaces without a header', objectPath, {
+      shared: this.#object.maps,
+      settings: this.#settings,
+      loads: isBare,
+    })
+    return this.#bare.program(`splice_${direction}_bare`)
   }
 
   /** Attaches, and pins where there is a directory. */
@@ -261,6 +279,9 @@ export class Splicing implements Disposable {
     })
   }
 }
+
+/** Of programs: for tun, wireguard and ppp, which most hosts have none of. */
+const isBare = (program: string) => program.endsWith('_bare')
 
 function pin(link: number, directory: string, name: string): void {
   const path = `${directory}/${name}`

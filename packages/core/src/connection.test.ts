@@ -22,13 +22,13 @@ class Impatient extends LocalTransport {
 
   constructor() {
     super()
-    const { next } = this.accepted
+    const next = this.accepted.next.bind(this.accepted)
     this.accepted.next = (accepted: Accepted) => {
       const whenGone = (callback: () => void) => {
         if (this.isAtOnce) callback()
         else this.giveUp.push(callback)
       }
-      next.call(this.accepted, { ...accepted, whenGone })
+      next({ ...accepted, whenGone })
     }
   }
 
@@ -89,6 +89,29 @@ describe('a program that gives up before anybody has decided', () => {
     expect(performance.now() - began).toBeLessThan(1000)
     expect({ warnings, connections }).toEqual({ warnings: [], connections: [] })
   })
+})
+
+test('who decides after the deadline has a session that was dropped, and those after it are decided', async () => {
+  const transport = new LocalTransport()
+  await using interception = new Interception(transport, { decisionMs: 30, drainMs: 0 })
+  const sessions: Session[] = []
+  interception.connections
+    .pipe(
+      mergeMap(async (connection) => {
+        await sleep(sessions.length === 0 ? 80 : 0)
+        return connection.settle(drop())
+      }),
+    )
+    .subscribe((session) => sessions.push(session))
+  expect(await ending(await transport.connect({ destination }))).toBe('ECONNRESET')
+  await sleep(100)
+  const next = await transport.connect({ destination })
+  next.on('error', () => {})
+  await sleep(20)
+  expect(sessions.map(({ end }) => end)).toEqual([
+    { how: 'dropped', error: expect.objectContaining({ code: 'E_TIMEOUT' }) },
+    { how: 'dropped' },
+  ])
 })
 
 const request = 'GET / HTTP/1.1\r\nHost: example.org\r\n\r\n'

@@ -3,7 +3,7 @@ import type { Endpoint } from './endpoint.ts'
 import { TproxyError } from './errors.ts'
 import { type Peek, type Peeked, peek } from './peek/peek.ts'
 import type { ProcessInfo } from './process.ts'
-import type { Session } from './session.ts'
+import type { Session, SessionEnd } from './session.ts'
 import type { Accepted } from './transport.ts'
 import { isVerdict, type Verdict } from './verdict.ts'
 
@@ -51,6 +51,8 @@ export class Connection {
   #peeked: Peeked | undefined
   #session: Session | undefined
   #sessionAsked: PromiseWithResolvers<Session> | undefined
+  /** How it ended before anybody had decided. */
+  #over: SessionEnd | undefined
   #isGone = false
   #gone: (() => void) | undefined
 
@@ -86,7 +88,7 @@ export class Connection {
 
   /** Whether a verdict was given, or the socket taken, or the connection closed. */
   get settled(): boolean {
-    return this.#isClaimed || this.#isGone
+    return this.#isClaimed || this.#over !== undefined
   }
 
   /**
@@ -121,10 +123,11 @@ export class Connection {
     if (!Number.isFinite(deadlineMs) || deadlineMs < 0 || deadlineMs >= 2 ** 31)
       throw new TproxyError('E_OPTION', `deadlineMs is ${deadlineMs}`, { hint: 'give milliseconds' })
     if (this.#isClaimed && this.#peek === undefined) throw this.#tooLate('peek into')
+    if (this.#over !== undefined && this.#peek === undefined) return { protocol: undefined }
     const accepting = this.#accepting()
     if (accepting !== undefined) await accepting
     // Whoever carries it reads it by now: what we took would be there twice.
-    if (this.#isClaimed && this.#peek === undefined) return { protocol: undefined }
+    if (this.settled && this.#peek === undefined) return { protocol: undefined }
     return this.#look(deadlineMs)
   }
 
@@ -149,8 +152,8 @@ export class Connection {
 
   /**
    * Carries out a verdict. Resolves when it has been carried out: the upstream is connected, or has failed (see the
-   * session's `end`), or the connection is dropped. Never rejects for the connection's sake: that of a program that has given up
-   * meanwhile is a session that has ended. Throws `E_STATE` when it was settled before, and `E_OPTION` for what is no verdict.
+   * session's `end`), or the connection is dropped. Never rejects for the connection's sake: one that is over
+   * by now, because its program has given up, or nobody decided in time, is a session that has ended. Throws `E_STATE` when it was settled before, and `E_OPTION` for what is no verdict.
    * `plugin` names who decided, `failure` says why a connection is dropped.
    */
   async settle(verdict: Verdict, plugin?: string, failure?: Error): Promise<Session> {
@@ -164,11 +167,11 @@ export class Connection {
 
   /**
    * Hands the socket over to the caller, who from now on owns it; paused, so that a server which is given it wants `resume()`.
-   * Throws `E_STATE` when the connection was settled. Where its program has given up, it is a closed one.
+   * Throws `E_STATE` when the connection was settled. Where it is over by now, it is a closed one.
    */
   take(): Socket {
     this.#claim('take')
-    if (this.#isGone) return new Socket().destroy()
+    if (this.#over !== undefined) return new Socket().destroy()
     // It may not be accepted before.
     const { socket, accepted } = this
     accepted.closeInOrder?.()
@@ -192,24 +195,30 @@ export class Connection {
 
   #vanish(): void {
     this.#isGone = true
+    if (!this.settled) this.#over = { how: 'reset', by: 'client' }
     this.#decide()
     this.#gone?.()
   }
 
-  /** @internal Whether its program gave up before it was accepted. */
-  get isGone(): boolean {
-    return this.#isGone
+  /** @internal How it ended before anybody had decided. */
+  get over(): SessionEnd | undefined {
+    return this.#over
   }
 
   /** If nobody has settled it: has its program hear that it is refused, or resets it, where it was accepted. */
   reset(): void {
+    this.refuse({ how: 'dropped' })
+  }
+
+  /** @internal The same; says why. */
+  refuse(end: SessionEnd): void {
     if (this.settled) return
-    this.#isClaimed = true
+    this.#over = end
     this.#decide()
     this.end()
   }
 
-  /** @internal The same, whoever has settled it. */
+  /** @internal The same, whoever has settled it, and without a word of how. */
   end(): void {
     if (this.accepted.reset !== undefined) this.accepted.reset()
     else this.accepted.socket.resetAndDestroy()
@@ -245,7 +254,7 @@ export class Connection {
 
   #tooLate(operation: string): TproxyError {
     return new TproxyError('E_STATE', `${operation} connection ${this.id}: it has already been settled`, {
-      hint: 'settle or take a connection once, before its deadline',
+      hint: 'settle or take a connection once',
     })
   }
 }

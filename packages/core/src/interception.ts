@@ -55,6 +55,8 @@ export class Interception implements AsyncDisposable {
     this.#subscriptions = [
       transport.warnings?.subscribe(this.#warnings),
       transport.outdated?.subscribe((isOutdated) => {
+        for (const connection of this.#undecided)
+          if (isOutdated(connection.accepted)) connection.refuse({ how: 'aborted' })
         for (const session of this.#running) if (isOutdated(session.connection.accepted)) void session.close()
       }),
     ]
@@ -139,7 +141,7 @@ export class Interception implements AsyncDisposable {
 
   /** Resets all sessions now, such as when a second signal says not to wait. */
   abort(): void {
-    for (const connection of this.#undecided) connection.reset()
+    for (const connection of this.#undecided) connection.refuse({ how: 'aborted' })
     for (const session of this.#running) void session.close()
   }
 
@@ -209,9 +211,9 @@ export class Interception implements AsyncDisposable {
     const { decisionMs } = this.limits
     for (const connection of this.#undecided) {
       if (performance.now() - connection.acceptedMs < decisionMs) return
-      const destination = formatEndpoint(connection.destination)
-      this.#warnings.next(`nobody decided ${destination} within ${decisionMs} ms: refused`)
-      connection.reset()
+      const what = `nobody decided ${formatEndpoint(connection.destination)} within ${decisionMs} ms`
+      this.#warnings.next(`${what}: refused`)
+      connection.refuse({ how: 'dropped', error: new TproxyError('E_TIMEOUT', what) })
     }
   }
 
@@ -227,7 +229,7 @@ export class Interception implements AsyncDisposable {
     this.#remember(session)
     connection.became(session)
     this.#sessions.next(session)
-    if (connection.isGone) session.finish({ how: 'reset', by: 'client' })
+    if (connection.over !== undefined) session.finish(connection.over)
     else if (verdict.kind === 'drop') drop(session, verdict.reset ?? true, failure)
     else await this.#carry(session, verdict)
     return session

@@ -16,7 +16,7 @@ export interface Timeouts {
 
 /**
  * Whose reads skip the network stack on a connection that this process carries: `to-proxy`, our own; `both`, the program's
- * too, and then side effects on the program are accepted, which the README lists; `off`, nobody's.
+ * too, and then side effects on the program are accepted, which docs/fastpath.md lists; `off`, nobody's.
  */
 export type FastpathMode = 'to-proxy' | 'both' | 'off'
 

@@ -52,7 +52,7 @@ export class Session {
     return this.verdict.kind === 'via' ? this.verdict.upstream.name : undefined
   }
 
-  /** Milliseconds from acceptance to the verdict. */
+  /** Milliseconds from the program's first packet to the verdict. */
   get decisionMs(): number {
     return this.#started - this.connection.acceptedMs
   }

@@ -28,7 +28,10 @@ export interface Acceptance {
   readonly keeps: boolean
   /** Lets the program of a connection speak, where its window was closed. */
   readonly admit?: (key: FlowKey, family: 4 | 6) => void
-  readonly describe: (flow: Flow | undefined) => Pick<Accepted, 'process' | 'rule' | 'via'>
+  readonly describe: (
+    flow: Flow | undefined,
+    ends: Pick<Accepted, 'source' | 'destination' | 'interface'>,
+  ) => Pick<Accepted, 'process' | 'rule' | 'via'>
 }
 
 /** In milliseconds: what the kernel hands over at once is waited for so long, where somebody wants it at once. */
@@ -60,7 +63,7 @@ export class AcceptedConnection implements Accepted {
     this.source = endpointOf(key.source, key.sourcePort)
     this.destination = endpointOf(key.destination, key.destinationPort)
     this.interface = acceptance.device.interface.name
-    const { process, rule, via } = acceptance.describe(flow)
+    const { process, rule, via } = acceptance.describe(flow, this)
     this.process = process
     this.rule = rule
     this.via = via

@@ -100,9 +100,12 @@ export class Acceptor implements Listener {
     try {
       return accept(this.#options.fd, flow)
     } catch (error) {
-      // The listener is readable still, and who watches it says so.
-      if (error instanceof NativeError) return undefined
-      throw error
+      if (!(error instanceof NativeError)) throw error
+      // No descriptor is left, and those who wait here hold one each, towards an upstream.
+      const expected = [...this.#expected.values()]
+      this.#expected.clear()
+      for (const came of expected) came(undefined)
+      return undefined
     }
   }
 

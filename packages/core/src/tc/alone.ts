@@ -53,7 +53,11 @@ export class Alone implements LazyStream, Splice, Opening {
     this.#destination = endpointOf(held.key.destination, held.key.destinationPort)
     this.#alone = leftAlone(held, by.family)
     this.#options = others
-    if (!openings.kernel.leaveAlone(held, by.family, by.ifindex)) throw new GaveUp()
+    if (!openings.kernel.leaveAlone(held, by.family, by.ifindex)) {
+      // The event that says so may be lost.
+      openings.forget(this)
+      throw new GaveUp()
+    }
     openings.add(this)
     signal.addEventListener('abort', () => this.reset(), { once: true })
   }

@@ -4,13 +4,17 @@ import type { Accepted } from '../transport.ts'
 import { CgroupPaths } from './cgroup.ts'
 import type { KernelRules } from './rules.ts'
 
-/** What is known of a connection besides its ends. */
+/** What is known of a connection besides its ends. Of one that the kernel has forgotten, what the rules say of its ends now. */
 export function describeFlow(
   flow: Flow | undefined,
+  ends: Pick<Accepted, 'source' | 'destination' | 'interface'>,
   describe: (owner: Owner) => ProcessInfo | undefined,
   rules: KernelRules,
 ): Pick<Accepted, 'process' | 'rule' | 'via'> {
-  if (flow === undefined) return {}
+  if (flow === undefined) {
+    const { via } = rules.judge(ends)
+    return via === undefined ? {} : { via }
+  }
   const process = describe(flow.owner)
   const via = rules.ruleOf(flow.generation, flow.rule)?.via
   return {

@@ -48,8 +48,7 @@ export class Devices {
     for (const device of this.#devices) this.#openListeners(device)
     for (const found of present) {
       const same = this.#devices.find((device) => device.interface.ifindex === found.ifindex)
-      // Its name may have changed; programs are attached to the index.
-      if (same !== undefined) same.interface = found
+      if (same !== undefined) this.#adapt(same, found)
       else
         try {
           this.#attach(found)
@@ -82,6 +81,15 @@ export class Devices {
     for (const listener of this.#listeners.values()) listener[Symbol.dispose]()
   }
 
+  /** Its name may have changed, programs are attached to the index; or its address, which they write into what they send. */
+  #adapt(device: Device, found: Interface): void {
+    const isAsBefore = Buffer.compare(device.interface.mac, found.mac) === 0
+    device.interface = found
+    if (isAsBefore) return
+    this.#steering.setDevice(device.slot, described(found))
+    this.#splicing?.describe(described(found))
+  }
+
   #openListeners(device: Device): void {
     for (const family of families()) {
       const key = `${device.slot} ${family}`
@@ -105,15 +113,14 @@ export class Devices {
       this.#splicing?.detach(known.interface.ifindex)
       known.interface = found
     }
-    const { ifindex, mac } = found
-    const described = { ifindex, mac, hasMac: found.hasMac ? 1 : 0 }
-    this.#steering.setDevice(device.slot, described)
+    const { ifindex } = found
+    this.#steering.setDevice(device.slot, described(found))
     if (known === undefined) {
       this.#openListeners(device)
       this.#devices.push(device)
     }
     try {
-      this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicing?.egress(described))
+      this.#steering.attachDevice(found.name, ifindex, this.#first, this.#splicedBy(found))
     } catch (error) {
       // As if it had gone: the next update tries again.
       this.#steering.detachDevice(ifindex)
@@ -121,11 +128,23 @@ export class Devices {
       throw error
     }
     try {
-      this.#splicing?.attach(found.name, described, this.#steering.egress)
+      this.#splicing?.attach(found.name, described(found), this.#steering.egress)
     } catch (error) {
       // What leaves there is relayed.
       this.#splicing?.detach(ifindex)
       throw error
     }
   }
+
+  /** What looks at an interface before the steering does. Where the kernel does not take it, attaching it says why. */
+  #splicedBy(found: Interface): number | undefined {
+    try {
+      return this.#splicing?.egress(described(found))
+    } catch {
+      return undefined
+    }
+  }
 }
+
+/** As the kernel knows it. */
+const described = ({ ifindex, mac, hasMac }: Interface) => ({ ifindex, mac, hasMac: hasMac ? 1 : 0 })

@@ -75,13 +75,13 @@ async function findUpstream({ host, port }: { host: string; port: number }): Pro
   if (sockets.some(({ size }) => size > 0)) return
   if (local.length > 0)
     throw new TproxyError('E_UPSTREAM', `nobody listens at ${host}:${port} now`, {
-      hint: 'connections for it are reset until somebody does',
+      hint: 'connections for it are refused until somebody does',
     })
   try {
     ip(['route', 'get', host])
   } catch (cause) {
     throw new TproxyError('E_UPSTREAM', `no route leads to ${host} now`, {
-      hint: 'connections for it are reset until one does; see: ip route',
+      hint: 'connections for it are refused until one does; see: ip route',
       cause,
     })
   }

@@ -106,7 +106,10 @@ function toInterface(name: string, links: readonly Link[]): Interface {
   const link = links.find(({ ifname }) => ifname === name)
   if (link === undefined)
     throw new TproxyError('E_INTERFACE', `there is no interface ${name}`, {
-      hint: `there are ${links.map(({ ifname }) => ifname).join(', ')}`,
+      hint: `there are ${links
+        .filter(({ link_type }) => link_type !== 'loopback')
+        .map(({ ifname }) => ifname)
+        .join(', ')}`,
     })
   if (link.link_type === 'loopback')
     throw new TproxyError('E_INTERFACE', `${name} is the loopback interface`, {

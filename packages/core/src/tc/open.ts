@@ -156,7 +156,7 @@ export async function openTransport(
       remember: memories.remember,
       leavesAlone: () => options.carry !== 'relay' && steering.isUnobserved(device.interface.ifindex),
       keeps: options.keepSpliced === true,
-      describe: (flow) => describeFlow(flow, describe, rules),
+      describe: (flow, ends) => describeFlow(flow, ends, describe, rules),
       accepted: deliver,
       warn: (message) => warnings.next(message),
     })
@@ -167,6 +167,7 @@ export async function openTransport(
   const openings: Openings = undo.use(
     new Openings(steering.openings, (syn) => {
       const acceptor = acceptors.get(listenerOf(syn.flow.slot, versionOf(syn)))
+      // Only a family that has a listener is held.
       if (acceptor !== undefined) deliver(acceptor.hold(new Held(syn, { openings, acceptor })))
     }),
   )

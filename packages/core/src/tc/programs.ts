@@ -28,6 +28,7 @@ const settingsOf = (mark: number, scoped: boolean): Settings => ({
   netns: statSync('/proc/self/ns/net').ino,
   pidns: statSync('/proc/self/ns/pid').ino,
   scoped: scoped ? 1 : 0,
+  since: process.hrtime.bigint(),
 })
 
 /** Loads the steering programs; nothing is attached yet. */

@@ -23,15 +23,17 @@ export function routingOptions(options: RoutingOptions = {}): Routing {
   const routing = { ...defaults, ...options }
   const { mark, table, priority } = routing
   if (mark <= 0 || mark > Mark.base || (mark & 0xffff) !== 0 || !Number.isInteger(mark))
-    throw new TproxyError('E_OPTION', `routing mark 0x${mark.toString(16)}`, {
+    throw new TproxyError('E_OPTION', `routing mark 0x${mark.toString(16)} is not usable`, {
       hint: 'give a number whose lower 16 bits are 0, such as 0x74700000',
     })
   if (!Number.isInteger(table) || table < 1 || table > 0xffff_fffe || (table >= 253 && table <= 255))
-    throw new TproxyError('E_OPTION', `routing table ${table}`, {
+    throw new TproxyError('E_OPTION', `routing table ${table} is not usable`, {
       hint: 'not 0, nor 253 to 255, which are in use',
     })
   if (!Number.isInteger(priority) || priority < 1 || priority > 32_765)
-    throw new TproxyError('E_OPTION', `routing rule priority ${priority}`, { hint: '1 to 32765' })
+    throw new TproxyError('E_OPTION', `routing rule priority ${priority} is not usable`, {
+      hint: '1 to 32765',
+    })
   return routing
 }
 

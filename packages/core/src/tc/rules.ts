@@ -25,6 +25,9 @@ const rememberedLists = 16
 const settleMs = 20
 const restPerWork = 19
 
+/** Of a connection, what rules ask. */
+type Judged = Pick<Accepted, 'source' | 'destination' | 'process' | 'interface' | 'mark' | 'dscp'>
+
 interface Options {
   readonly steering: Steering
   readonly list: RuleList
@@ -129,7 +132,7 @@ export class KernelRules implements Rules, Disposable {
   }
 
   /** The rule that would take a connection now, with its action. */
-  judge({ source, destination, process, interface: name, mark = 0, dscp = 0 }: Accepted): {
+  judge({ source, destination, process, interface: name, mark = 0, dscp = 0 }: Judged): {
     action: string
     via: string | undefined
   } {
