@@ -5,6 +5,8 @@ import { get } from 'node:http'
 import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { direct, drop, type Plugin, reason, TransparentProxy, UpstreamSocket } from '@tproxy/core'
 import { firstValueFrom } from 'rxjs'
 import dialled, { byItself } from './dialled.ts'
@@ -14,6 +16,9 @@ import type { ProxyProgramOptions, RuleCommand } from './world.ts'
 const machine = process.env['RIG_MACHINE']
 if (machine === undefined || readlinkSync('/proc/self/ns/net') === machine)
   throw new Error('rig/proxy.ts runs in a host of the rig only')
+
+// Memory that nobody needs is no leak.
+setFlagsFromString('--expose-gc')
 
 const say = (event: string, fields: object = {}) => console.log(JSON.stringify({ event, ...fields }))
 
@@ -147,10 +152,23 @@ try {
   // A line replaces the rules, or asks for their counts. It is no reason to go on.
   ;(process.stdin as Socket).unref()
   createInterface({ input: process.stdin }).on('line', (line) => {
-    const { rules, default: fallback, reset, forget, trace, counted } = JSON.parse(line) as RuleCommand
+    const {
+      rules,
+      default: fallback,
+      reset,
+      forget,
+      trace,
+      counted,
+      collect,
+    } = JSON.parse(line) as RuleCommand
     try {
       if (trace !== undefined)
         void firstValueFrom(proxy.trace({ address: trace })).then(({ hook }) => say('traced', { hook }))
+      if (collect) {
+        runInNewContext('gc')()
+        const { heapUsed, external } = process.memoryUsage()
+        say('collected', { inUse: heapUsed + external })
+      }
       if (counted) proxy.rules?.counted.subscribe({ complete: () => say('counted') })
       if (rules !== undefined)
         proxy.rules?.replace(rules, { ...(reset && { reset }), ...(fallback && { default: fallback }) })

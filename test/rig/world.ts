@@ -6,9 +6,10 @@ import { enclosed, Host, type Program } from './host.ts'
 const node = process.execPath
 const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 
-/** The command line, from its sources. */
+/** The command line, from its sources, as the script tproxy-run starts it. */
 export const tproxyRun: readonly [string, ...string[]] = [
   process.execPath,
+  '--max-semi-space-size=4',
   '--conditions=@tproxy/source',
   fileURLToPath(new URL('../../packages/cli/src/bin.ts', import.meta.url)),
 ]
@@ -170,6 +171,8 @@ export interface RuleCommand {
   readonly forget?: 'all' | number
   /** To be told by an event of the first packet of this destination. */
   readonly trace?: string
+  /** To be told by an event how much memory is needed. */
+  readonly collect?: boolean
   /** To be told by an event that counts of rules end. */
   readonly counted?: boolean
 }

@@ -1,5 +1,6 @@
 import { clean } from '@tproxy/core'
 import type { Ending } from './ending.ts'
+import { jsonLine } from './json-line.ts'
 import type { Options } from './options.ts'
 import { requirePrivileges } from './privileges.ts'
 
@@ -7,7 +8,7 @@ import { requirePrivileges } from './privileges.ts'
 export async function cleanUp({ json }: Pick<Options, 'json'>): Promise<Ending> {
   requirePrivileges()
   const cleaned = await clean()
-  console.log(json ? JSON.stringify({ event: 'clean', ...cleaned }) : describeCleaning(cleaned))
+  console.log(json ? jsonLine({ event: 'clean', ...cleaned }) : describeCleaning(cleaned))
   return { code: 0 }
 }
 

@@ -113,6 +113,16 @@ describe('the command line', () => {
     expect(() => parseInvocation(['--zzz'])).toThrow('see tproxy-run --help')
   })
 
+  it('says how check takes its file', () => {
+    for (const words of [
+      ['check', '-c', 'f'],
+      ['check', '--config=f'],
+      ['-c', 'f', 'check'],
+    ])
+      expect(() => parseInvocation(words)).toThrow('(write check FILE)')
+    expect(() => parseInvocation(['reload', '-c', 'f'])).toThrow('unknown option -c (see tproxy-run --help)')
+  })
+
   it('says when a value is missing, or is one too many', () => {
     expect(() => parseInvocation(['--rule'])).toThrow('--rule needs a value')
     expect(() => parseInvocation(['--json=yes', 'x'])).toThrow('--json takes no value')

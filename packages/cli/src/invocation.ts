@@ -32,6 +32,8 @@ export interface CommandForm {
   readonly form: 'command'
   readonly options: Options
   readonly command: readonly [string, ...string[]]
+  /** Whether it stands behind --, where no word of ours can be meant. */
+  readonly terminated: boolean
 }
 
 /** An option as it was written: `name` without dashes. */
@@ -41,6 +43,9 @@ export interface Given {
 }
 
 const seeHelp = 'see tproxy-run --help'
+const writeCheck = 'write check FILE'
+/** Options that name a file, in place of which check takes it as it is. */
+const filesOfCheck = { config: writeCheck, c: writeCheck }
 
 /** Reads the arguments after the program's name. Throws `E_OPTION`; its message repeats no value, which may be secret. */
 export function parseInvocation(args: readonly string[]): Invocation {
@@ -51,10 +56,10 @@ export function parseInvocation(args: readonly string[]): Invocation {
   if (given.some(({ name }) => name === 'help')) return { form: 'help' }
   if (given.some(({ name }) => name === 'version')) return { form: 'version' }
   const options = readOptions(given)
-  if (first !== undefined) return { form: 'command', options, command: [first, ...others] }
+  if (first !== undefined) return { form: 'command', options, command: [first, ...others], terminated }
   if (options.interfaces === undefined && options.config === undefined)
     throw new TproxyError('E_OPTION', 'nothing to do', {
-      hint: 'give a command, as in tproxy-run --plugin socks -- curl https://example.com, or --interface NAME',
+      hint: 'give a command, as in sudo tproxy-run -v -- curl https://example.com, or --interface NAME',
     })
   if (options.user !== undefined)
     throw new TproxyError('E_OPTION', '--user without a command', { hint: seeHelp })
@@ -66,11 +71,13 @@ function parseSubcommand(name: string, before: readonly Given[], args: readonly 
   const allowed = subcommands[name]?.flags ?? {}
   const stray = before.find((option) => !Object.hasOwn(allowed, option.name))
   if (stray !== undefined)
-    throw new TproxyError('E_OPTION', `--${stray.name} does not go with ${name}`, { hint: seeHelp })
+    throw new TproxyError('E_OPTION', `--${stray.name} does not go with ${name}`, {
+      hint: name === 'check' && stray.name === 'config' ? writeCheck : seeHelp,
+    })
   const given = [...before]
   const words: string[] = []
   for (let left = args; left.length > 0; ) {
-    const { given: options, rest } = splitOptions(left, allowed)
+    const { given: options, rest } = splitOptions(left, allowed, name === 'check' ? filesOfCheck : {})
     given.push(...options)
     words.push(...rest.slice(0, 1))
     left = rest.slice(1)
@@ -102,6 +109,7 @@ function shellOf(words: readonly string[]): Shell {
 function splitOptions(
   args: readonly string[],
   flags: Flags,
+  elsewhere: Readonly<Record<string, string>> = {},
 ): { given: Given[]; rest: string[]; terminated: boolean } {
   const { tokens } = parseArgs({
     args: [...args],
@@ -116,7 +124,7 @@ function splitOptions(
     if (token.kind === 'option-terminator')
       return { given, rest: args.slice(token.index + 1), terminated: true }
     const flag = Object.entries(flags).find(([name]) => name === token.name)?.[1]
-    if (flag === undefined) throw unknownOption(token.rawName, flags)
+    if (flag === undefined) throw unknownOption(token.rawName, flags, elsewhere[token.name])
     if (flag.type === 'boolean' && token.value !== undefined)
       throw new TproxyError('E_OPTION', `${token.rawName} takes no value`, { hint: seeHelp })
     if (flag.type === 'string' && (token.value === undefined || token.value === ''))
@@ -126,9 +134,9 @@ function splitOptions(
   return { given, rest: [], terminated: false }
 }
 
-function unknownOption(written: string, flags: Flags): TproxyError {
+function unknownOption(written: string, flags: Flags, hint: string | undefined): TproxyError {
   const near = nearest(written.replace(/^-+/, ''), Object.keys(flags))
   return new TproxyError('E_OPTION', `unknown option ${written}`, {
-    hint: near === undefined ? seeHelp : `did you mean --${near}?`,
+    hint: hint ?? (near === undefined ? seeHelp : `did you mean --${near}?`),
   })
 }

@@ -9,6 +9,7 @@ import {
 import type { Reloaded } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
 import { failure } from './finding.ts'
+import { jsonLine } from './json-line.ts'
 import type { Options } from './options.ts'
 import type { Output } from './output.ts'
 import type { Ready, Report } from './report.ts'
@@ -82,8 +83,7 @@ export class JsonReport implements Report {
   }
 
   #emit(event: string, fields: object): void {
-    const clean = (_key: string, value: unknown) => (typeof value === 'string' ? scrub(value) : value)
-    this.#output.line(JSON.stringify({ event, time: new Date().toISOString(), ...fields }, clean))
+    this.#output.line(jsonLine({ event, time: new Date().toISOString(), ...fields }, scrub))
   }
 }
 

@@ -4,6 +4,7 @@ import { cleanUp } from './clean.ts'
 import { type Ending, exitCode } from './ending.ts'
 import { failure } from './finding.ts'
 import { type CommandForm, type InterfaceForm, type Invocation, parseInvocation } from './invocation.ts'
+import { jsonLine } from './json-line.ts'
 import { complain, leavePipesBlocking } from './output.ts'
 import { Problems } from './problems.ts'
 import { makeReport } from './report.ts'
@@ -48,11 +49,7 @@ async function answer(invocation: Invocation): Promise<Ending> {
     return await run(invocation)
   } catch (error) {
     if ('json' in invocation && invocation.json)
-      console.log(
-        JSON.stringify({ event: 'error', ...failure(error) }, (_key, value: unknown) =>
-          typeof value === 'string' ? clean(value) : value,
-        ),
-      )
+      console.log(jsonLine({ event: 'error', ...failure(error) }, clean))
     throw error
   }
 }

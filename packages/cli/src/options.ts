@@ -102,12 +102,12 @@ export const sections: Readonly<Record<string, Flags>> = {
       type: 'string',
       value: 'MODE',
       complete: ['to-proxy', 'both', 'off'],
-      says: 'to-proxy: where tproxy-run carries the bytes, what the command sends skips the network stack; both: what it receives too; off (the default). See the README for what that changes for the command',
+      says: 'to-proxy: where tproxy-run carries the bytes, what the command sends skips the network stack; both: what it receives too; off (the default). docs/fastpath.md says what that changes for the command',
     },
     'connect-timeout': {
       type: 'string',
       value: 'T',
-      says: 'to reach an upstream: seconds, or with a unit, such as 500ms, 30s (the default), 5m',
+      says: 'to reach an upstream or destination: seconds, or with a unit, such as 500ms, 30s (the default), 5m; socks and http give up after 10s',
     },
     'idle-timeout': { type: 'string', value: 'T', says: 'without a byte; default 2h, 0: never' },
     'drain-timeout': {

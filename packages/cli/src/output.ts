@@ -37,6 +37,11 @@ export class Output {
     this.#stream.write(`${text}\n`)
   }
 
+  /** Once nobody is there to read it, which is found out by what is written then. */
+  whenUnread(act: () => void): void {
+    this.#stream.once('error', act)
+  }
+
   /** Resolves when all is written; nothing may be written afterwards. */
   end(): Promise<void> {
     this.#noteLost()

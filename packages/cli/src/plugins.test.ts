@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -29,6 +30,18 @@ describe('plugins', () => {
     write('office.ts', '')
     expect(() => resolvePlugin('office', directory, notFound)).toThrow('or give a path, such as ./office.ts')
     expect(resolvePlugin('./office.ts', directory, notFound)).toBe(`file://${directory}/office.ts`)
+  })
+
+  it.each([
+    ['socks5://user:se/cret@h:1080', 'write socks=URL'],
+    ['https://user:se/cret@h', 'write http=URL'],
+    ['user:secret@h', 'write socks=URL'],
+    ['user:secret', 'write socks=URL'],
+  ])('that are a URL are told how to write it, and not what it says: %s', (name, hint) => {
+    expect(() => resolvePlugin(name, '/', notFound)).toThrow(
+      expect.objectContaining({ message: `a URL is the argument of a plugin, not its name (${hint})` }),
+    )
+    expect(() => resolvePlugin('@office/plugin', '/', notFound)).toThrow('there is no plugin @office/plugin')
   })
 
   it('say when a path leads nowhere, or to a directory', () => {
@@ -69,6 +82,26 @@ describe('plugins', () => {
     await expect(load('./a.mjs', 'x', {})).rejects.toThrow(
       'plugin ./a.mjs: it takes no options, only an argument',
     )
+  })
+
+  it('that import what is not there say which package to install, and name no file of ours', () => {
+    write('lacking.ts', "import 'not-installed/x'")
+    write('lending.ts', "import '@tproxy/none'")
+    write('inside.ts', "import 'zod/none'")
+    // Vitest imports in its own way, and says other things.
+    const script = `import(${JSON.stringify(import.meta.resolve('./plugins.ts'))}).then(({ loadPlugins }) =>
+      loadPlugins([{ name: process.argv[1] }], process.argv[2])).catch(({ message }) => console.log(message))`
+    const said = (name: string) =>
+      execFileSync(
+        process.execPath,
+        ['--conditions=@tproxy/source', '-e', script, `./${name}.ts`, directory],
+        { encoding: 'utf8' },
+      ).trimEnd()
+    expect(said('lacking')).toBe(
+      `plugin ./lacking.ts does not load: Cannot find package 'not-installed' imported from ${directory}/lacking.ts (in its directory: npm install not-installed)`,
+    )
+    expect(said('lending')).toContain(`'@tproxy/none' imported from ${directory}/lending.ts (in its`)
+    expect(said('inside')).toMatch(/Package subpath '\.\/none' is not defined by "exports" in [^ ]*$/)
   })
 
   it('that are none are refused with what a plugin looks like', async () => {

@@ -1,9 +1,16 @@
 import { statSync } from 'node:fs'
 import { registerHooks } from 'node:module'
 import { resolve as resolvePath } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
-import { type DefinedPlugin, type Plugin, type PluginFactory, reason, TproxyError } from '@tproxy/core'
+import {
+  type DefinedPlugin,
+  type Plugin,
+  type PluginFactory,
+  placesOf,
+  reason,
+  TproxyError,
+} from '@tproxy/core'
 import type { PluginChoice } from './options.ts'
 import { reasonAndPlace } from './thrown-at.ts'
 
@@ -31,6 +38,11 @@ export function resolvePlugin(
         if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND')
           throw new TproxyError('E_PLUGIN', `plugin ${name}: ${reason(cause)}`, { cause })
       }
+  // It may hold a password, and so may what is before an = in one.
+  if (/:|.@/.test(name))
+    throw new TproxyError('E_PLUGIN', 'a URL is the argument of a plugin, not its name', {
+      hint: `write ${/^https?:/i.test(name) ? 'http' : 'socks'}=URL`,
+    })
   // Never the working directory: whoever can write there would run code as root.
   const path = /\.[cm]?[jt]s$/.test(name) ? `./${name}` : `./${name}.ts`
   throw new TproxyError('E_PLUGIN', `there is no plugin ${name}`, {
@@ -68,7 +80,7 @@ async function load({ name, argument, options, url }: PluginChoice & { url: stri
   try {
     factory = ((await import(url)) as { default?: unknown }).default
   } catch (cause) {
-    throw new TproxyError('E_PLUGIN', `plugin ${name} does not load: ${reasonAndPlace(cause)}`, { cause })
+    throw notLoaded(name, cause)
   }
   if (typeof factory !== 'function')
     throw new TproxyError('E_PLUGIN', `plugin ${name} has no function as its default export`, {
@@ -93,6 +105,20 @@ async function load({ name, argument, options, url }: PluginChoice & { url: stri
   return plugin as Plugin
 }
 
+/** Where imports are resolved is no place in a plugin, and no file of its author. */
+const ourselves = fileURLToPath(import.meta.url)
+
+function notLoaded(name: string, cause: unknown): TproxyError {
+  const [place] = placesOf(cause)
+  const why = place?.path === ourselves ? reason(cause) : reasonAndPlace(cause)
+  const lacking = /^Cannot find package '([^']+)'/.exec(reason(cause))?.[1]
+  return new TproxyError(
+    'E_PLUGIN',
+    `plugin ${name} does not load: ${why.replace(` imported from ${ourselves}`, '')}`,
+    { cause, ...(lacking !== undefined && { hint: `in its directory: npm install ${lacking}` }) },
+  )
+}
+
 /** Lets a plugin anywhere on disk import what plugins are written with, ours unless it has its own. */
 function lendPackages(): Disposable {
   const hooks = registerHooks({
@@ -101,7 +127,12 @@ function lendPackages(): Disposable {
         return next(specifier, context)
       } catch (error) {
         if (!/^(@tproxy\/|(rxjs|zod)(\/|$))/.test(specifier)) throw error
-        return next(specifier, { ...context, parentURL: import.meta.url })
+        try {
+          return next(specifier, { ...context, parentURL: import.meta.url })
+        } catch (own) {
+          // Neither has it: what matters is that the plugin does not.
+          throw (own as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND' ? error : own
+        }
       }
     },
   })

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { missingCapabilities } from './privileges.ts'
+import { missingCapabilities, requirePrivileges } from './privileges.ts'
 
 const holding = (...bits: bigint[]) =>
   `Name:\tx\nCapEff:\t${bits
@@ -14,4 +14,10 @@ it('names the capabilities that are missing', () => {
 
 it('takes CAP_SYS_ADMIN for those it implies', () => {
   expect(missingCapabilities(holding(21n))).toEqual(['CAP_NET_ADMIN'])
+})
+
+it('tells who lacks them to use sudo, and of a command only where there is one', () => {
+  expect(() => requirePrivileges('', ['CAP_BPF'])).toThrow(/^missing CAP_BPF \(run it with sudo\)$/)
+  expect(() => requirePrivileges('; as you', ['CAP_BPF'])).toThrow('(run it with sudo; as you)')
+  requirePrivileges('', [])
 })

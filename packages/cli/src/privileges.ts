@@ -18,11 +18,8 @@ export function missingCapabilities(status: string = readFileSync('/proc/self/st
     .map(({ name }) => name)
 }
 
-/** Throws `E_PRIVILEGE` naming what is missing. */
-export function requirePrivileges(): void {
-  const missing = missingCapabilities()
+/** Throws `E_PRIVILEGE` naming what is missing; `more` is to be said to who is told to use sudo. */
+export function requirePrivileges(more = '', missing: readonly string[] = missingCapabilities()): void {
   if (missing.length > 0)
-    throw new TproxyError('E_PRIVILEGE', `missing ${missing.join(', ')}`, {
-      hint: 'run it with sudo; the command itself still runs as you',
-    })
+    throw new TproxyError('E_PRIVILEGE', `missing ${missing.join(', ')}`, { hint: `run it with sudo${more}` })
 }

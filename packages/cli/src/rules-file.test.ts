@@ -24,6 +24,14 @@ it('tells at once what does not parse and what is missing', () => {
   ])
 })
 
+it('tells in plain words why a file cannot be read', () => {
+  const { problems } = readRules([{ file: '/tmp' }, { file: '/etc/hostname/x' }])
+  expect(problems).toEqual([
+    '--rules /tmp: is a directory, not a file',
+    '--rules /etc/hostname/x: no such file',
+  ])
+})
+
 it('tells where a file names what this host does not know', async () => {
   const directory = mkdtempSync(`${tmpdir()}/rules-`)
   try {

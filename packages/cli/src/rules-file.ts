@@ -97,7 +97,14 @@ export function openRules(text: string): OpenedRules {
   }
 }
 
+const unreadables: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  ENOTDIR: 'no such file',
+  EISDIR: 'is a directory, not a file',
+  EACCES: 'you may not read it',
+}
+
 /** Why a file cannot be read. */
 export function unreadable(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : reason(error)
+  return unreadables[(error as NodeJS.ErrnoException).code ?? ''] ?? reason(error)
 }

@@ -6,6 +6,7 @@ import { findExecutable, findTool, type Lookup } from './executable.ts'
 import type { CommandForm } from './invocation.ts'
 import { invoker } from './invoker.ts'
 import { launch } from './launch.ts'
+import { meantCommand } from './meant-command.ts'
 import { serveMetrics } from './metrics/serve.ts'
 import { complain } from './output.ts'
 import { loadPlugins } from './plugins.ts'
@@ -21,7 +22,7 @@ export async function runCommand(
   invocation: CommandForm,
   { report, fatal, ignored }: Surroundings,
 ): Promise<Ending> {
-  const { options, command } = invocation
+  const { options, command, terminated } = invocation
   const settings = await readSettings(options)
   if (settings.keep)
     throw new TproxyError('E_OPTION', `${options.keep ? '--keep' : 'keep: true'} with a command`, {
@@ -30,7 +31,8 @@ export async function runCommand(
   const cwd = process.cwd()
   const program = findExecutable(command[0], process.env['PATH'] ?? '/usr/bin:/bin', cwd)
   if ('missing' in program) {
-    complain(`${command[0]}: ${sayMissing(program)}`)
+    const meant = program.missing === 'not found' && !terminated ? meantCommand(command[0]) : undefined
+    complain(`${command[0]}: ${sayMissing(program)}${meant === undefined ? '' : ` (${meant})`}`)
     const isThere = program.missing === 'not executable' || program.missing === 'a directory'
     return { code: isThere ? exitCode.notExecutable : exitCode.notFound }
   }
@@ -38,7 +40,7 @@ export async function runCommand(
   const setpriv = findTool('setpriv')
   if (setpriv === undefined)
     throw new TproxyError('E_SYSTEM', 'setpriv is missing', { hint: 'install util-linux' })
-  requirePrivileges()
+  requirePrivileges('; the command itself still runs as you')
   const plugins = await loadPlugins(settings.plugins, cwd)
 
   let early: NodeJS.Signals | undefined

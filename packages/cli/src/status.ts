@@ -2,6 +2,7 @@ import type { TransparentProxy } from '@tproxy/core'
 import { askOnce } from './control/client.ts'
 import type { Status } from './control/protocol.ts'
 import type { Ending } from './ending.ts'
+import { jsonLine } from './json-line.ts'
 import { formatBytes, formatDuration } from './quantities.ts'
 import { printable } from './scrub.ts'
 
@@ -27,7 +28,7 @@ export function statusOf({ carried, adopted, memories, fastpath, rules }: Transp
 /** `tproxy-run status`. */
 export async function showStatus({ pid, json }: { pid?: number; json: boolean }): Promise<Ending> {
   const status = await askOnce<Status>({ request: 'status' }, pid)
-  console.log(json ? JSON.stringify(status) : describeStatus(status))
+  console.log(json ? jsonLine(status) : describeStatus(status))
   return { code: 0 }
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { openConfig } from '../config/open.ts'
 import type { Ending } from '../ending.ts'
 import { type Finding, locate } from '../finding.ts'
+import { jsonLine } from '../json-line.ts'
 import { unreadable } from '../rules-file.ts'
 import { clean } from '../scrub.ts'
 import { examine } from './examine.ts'
@@ -28,7 +29,7 @@ export async function tell(
   const errors = findings.filter(({ severity }) => severity === 'error').length
   console.log(
     json
-      ? JSON.stringify({ event: 'check', file, valid: errors === 0, findings: findings.map(flat) })
+      ? jsonLine({ event: 'check', file, valid: errors === 0, findings: findings.map(flat) })
       : [...findings.map((finding) => line(file, finding)), summary(file, findings.length, errors)].join(
           '\n',
         ),

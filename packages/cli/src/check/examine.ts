@@ -121,10 +121,33 @@ async function examineUpstreams(config: OpenedConfig, plugins: readonly Plugin[]
         if (address !== undefined) await inspection.upstream(address)
       } catch (error) {
         const { message, remedy } = explain(error)
-        const place = config.place(['plugins', config.plugins[at]?.[0] ?? 0])
-        found.push({ severity: 'warning', place, message: `upstream of ${name}: ${message}`, remedy })
+        const [index = 0, plugin] = config.plugins[at] ?? []
+        const place = config.place(['plugins', index])
+        const remedies = [remedy, plugin && forWantOfUrl(plugin)].filter((each) => each !== undefined)
+        found.push({
+          severity: 'warning',
+          place,
+          message: `upstream of ${name}: ${message}`,
+          remedy: remedies.join('; ') || undefined,
+        })
       }
   return found
+}
+
+/** Where plugins of ours look that have no argument, in either case. */
+const variables: Readonly<Record<string, readonly [string, ...string[]]>> = {
+  socks: ['ALL_PROXY'],
+  http: ['HTTPS_PROXY', 'HTTP_PROXY', 'ALL_PROXY'],
+}
+
+/** Why a plugin goes to the usual port, if it does for want of a URL. */
+function forWantOfUrl(plugin: OpenedConfig['plugins'][number][1]): string | undefined {
+  const { name, argument } = pluginOfFile(plugin, '')
+  const looked = variables[name]
+  if (looked === undefined || argument) return undefined
+  if (looked.some((variable) => process.env[variable] || process.env[variable.toLowerCase()]))
+    return undefined
+  return `it has no argument, and no ${looked[0]} is set, which sudo removes: sudo --preserve-env=${looked[0]}`
 }
 
 function examineInterfaces(config: OpenedConfig): Finding[] {

@@ -121,25 +121,47 @@ function withoutIssues(value: unknown, issues: readonly Issue[]): Sound {
 
 function describe(
   document: Document,
-  { path, expected, keys = [] }: Issue,
+  { path, expected, complete, keys = [] }: Issue,
 ): { message: string; remedy: string | undefined } {
   const key = String(path.at(-1))
+  // What plugins are given may be secret, and who errs writes it anywhere below.
+  const isSecret = path[0] === 'plugins'
   if (expected === undefined) {
-    const near = nearest(key, keys)
+    const near = path.length === 1 && key === 'default' ? defaults : nearest(key, keys)
     return near === undefined
-      ? { message: `expected one of ${keys.join(', ')}, got "${key}"`, remedy: undefined }
+      ? {
+          message: `expected one of ${keys.join(', ')}, got ${isSecret && /[:@]/.test(key) ? 'another' : `"${key}"`}`,
+          remedy: undefined,
+        }
       : { message: `expected a known key, got "${key}"`, remedy: `did you mean ${near}?` }
   }
+  if (complete) return { message: expected, remedy: undefined }
   if (path.length > 0 && !document.hasIn(path))
     return { message: `expected ${key}: ${expected}, got none`, remedy: undefined }
   const node = path.length === 0 ? document.contents : document.getIn(path, true)
-  return { message: `expected ${expected}, got ${kind(node)}`, remedy: undefined }
+  const remedy = key === 'action' || key === 'default-action' ? meantAction(node) : undefined
+  return { message: `expected ${expected}, got ${kind(node, isSecret)}`, remedy }
 }
 
-function kind(node: unknown): string {
+/** What the command line calls --default, and what is not the same. */
+const defaults = 'default-verdict or default-action'
+
+/** An action alone is a rule. */
+function meantAction(node: unknown): string | undefined {
+  try {
+    if (isScalar(node) && /^\S+$/.test(String(node.value)))
+      parseRuleAt(String(node.value), (_column, message) => message)
+  } catch (error) {
+    return explain(error).remedy
+  }
+  return undefined
+}
+
+function kind(node: unknown, isSecret: boolean): string {
   if (isMap(node)) return 'a mapping'
   if (isCollection(node)) return 'a list'
-  return isScalar(node) && node.value !== null ? JSON.stringify(node.value) : 'nothing'
+  if (!isScalar(node) || node.value === null) return 'nothing'
+  return isSecret ? `a ${typeof node.value}` : JSON.stringify(node.value)
 }
 
 /** Of the value, or of the key when that is what is wrong; of what is around it when it is missing. */

@@ -97,6 +97,7 @@ describe('what is wrong is told with its place', () => {
     ['an unknown key', 'mark: 1\nquick: 1\n', '2:1: expected one of plugins, interfaces, rules,'],
     ['the wrong kind', 'rules: drop', '1:8: expected a list of rules, got "drop"'],
     ['an interface', 'interfaces: [eth0, 5]', '1:20: expected an interface, got 5'],
+    ['auto beside others', 'interfaces: [auto, eth0]', '1:13: auto and all stand alone'],
     ['no interface', 'interfaces: []', '1:13: expected auto, all, or a list of interfaces, got a list'],
     [
       'a time',
@@ -108,7 +109,17 @@ describe('what is wrong is told with its place', () => {
     ['a number', 'mark: x', '1:7: expected a number, such as 100 or 0x64, got "x"'],
     ['a negative number', 'table: -1', '1:8: expected a number, such as 100 or 0x64, got -1'],
     ['a verdict', 'default-verdict: reject', '1:18: expected direct or drop, got "reject"'],
-    ['an action', 'default-action: deny', `1:17: expected ${action}, got "deny"`],
+    ['an action', 'default-action: deny', `1:17: expected ${action}, got "deny" (did you mean drop?)`],
+    [
+      'an action of a rule',
+      'rules: [{ action: allow }]',
+      `1:19: expected ${action}, got "allow" (did you mean direct?)`,
+    ],
+    [
+      '--default',
+      'default: drop',
+      '1:1: expected a known key, got "default" (did you mean default-verdict or',
+    ],
     ['a plugin', 'plugins:\n  - =x', '2:5: expected a plugin: NAME, NAME=ARGUMENT, or a mapping'],
     [
       'a plugin without name',
@@ -158,7 +169,12 @@ describe('what is wrong is told with its place', () => {
     [
       'a contradiction',
       'rules:\n  - { action: proxy, protocol: udp }',
-      '2:5: expected tcp with proxy, which',
+      '2:32: proxy works for TCP only, this rule says udp',
+    ],
+    [
+      'one of a list that contradicts',
+      'rules:\n  - { action: drop, gid: 0, protocol: [tcp, gre] }',
+      '2:45: gid is known for TCP only, this rule says gre',
     ],
     ['log', 'rules:\n  - { action: drop, log: yes }', '2:26: expected true or false, got "yes"'],
     ['a key twice', 'mark: 1\nmark: 2\n', '2:1: Map keys must be unique'],
@@ -177,6 +193,18 @@ describe('what is wrong is told with its place', () => {
     ],
   ])('%s', (_, text, problem) => {
     expect(problemsOf(text)).toEqual([expect.stringContaining(`f.yaml:${problem}`)])
+  })
+
+  it.each([
+    'plugins: socks5://me:S3cret@h',
+    'plugins:\n  - =socks5://me:S3/cret@h',
+    'plugins: [{ name: [socks5://me:S3cret@h] }]',
+    'plugins: [{ name: socks, options: "socks5://me:S3 cret@h" }]',
+    'plugins: [{ "socks5://me:S3/cret@h": 1 }]',
+  ])('but nothing of what plugins are given: %s', (text) => {
+    const problems = problemsOf(text)
+    expect(problems.length).toBeGreaterThan(0)
+    expect(problems.join('\n')).not.toMatch(/S3|cret/)
   })
 
   it('all at once, in the order of the file', () => {

@@ -31,7 +31,8 @@ interface PluginMapping {
   readonly options?: Readonly<Record<string, unknown>> | undefined
 }
 
-// The `error` of a schema is what is expected instead.
+// The `error` of a schema is what is expected instead; with this it is all that there is to say.
+const complete = { complete: true }
 const word = (error: string) => z.string({ error }).min(1, { error })
 const list = <T extends z.ZodType>(item: T, error: string) => z.array(item, { error }).min(1, { error })
 
@@ -93,7 +94,13 @@ const rule = z.union(
       })
       .superRefine((given, context) => {
         const problem = contradiction(given)
-        if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+        if (problem !== undefined)
+          context.addIssue({
+            code: 'custom',
+            message: problem.message,
+            path: [...problem.path],
+            params: complete,
+          })
       }),
   ],
   { error: aRule },
@@ -121,7 +128,7 @@ const interfaces = 'auto, all, or a list of interfaces'
 const alone = (names: readonly string[]) =>
   names.length === 1 || !names.some((name) => name === 'auto' || name === 'all')
 const aNumber = 'a number, such as 100 or 0x64'
-const whole = z.int({ error: aNumber }).min(0, { error: aNumber }).optional()
+const natural = z.int({ error: aNumber }).min(0, { error: aNumber }).optional()
 const duration = (leastMs?: number) =>
   z
     .union([z.string(), z.number()], { error: durationForm })
@@ -139,7 +146,13 @@ const schema = z.strictObject(
       ),
     interfaces: z
       .union(
-        [word(interfaces), list(word('an interface'), interfaces).refine(alone, { error: interfaces })],
+        [
+          word(interfaces),
+          list(word('an interface'), interfaces).refine(alone, {
+            error: 'auto and all stand alone',
+            params: complete,
+          }),
+        ],
         { error: interfaces },
       )
       .optional()
@@ -176,16 +189,16 @@ const schema = z.strictObject(
       .optional()
       .describe('Where Prometheus finds metrics: HOST:PORT or unix:PATH; nowhere unless it is given'),
     'connect-timeout': duration(leastConnectMs).describe(
-      'To reach an upstream, in seconds or with a unit: 500ms, 5m, 2h; 30s unless it is given',
+      'To reach an upstream or destination, in seconds or with a unit: 500ms, 5m, 2h; 30s unless it is given; socks and http give up after 10s',
     ),
     'idle-timeout': duration().describe('Without a byte, likewise, 0: never; 2h unless it is given'),
     'drain-timeout': duration().describe(
       'For connections to finish once it is stopped, likewise; 5s unless it is given',
     ),
     user: word('the name of a user').optional().describe('Whom the command runs as'),
-    mark: whole.describe('Routing mark, should the default belong to somebody else'),
-    table: whole.describe('Routing table'),
-    priority: whole.describe('Priority of the routing rule'),
+    mark: natural.describe('Routing mark, should the default belong to somebody else'),
+    table: natural.describe('Routing table'),
+    priority: natural.describe('Priority of the routing rule'),
   },
   { error: 'a mapping, such as rules: [drop tcp dport 25]' },
 )
@@ -197,6 +210,8 @@ export interface Issue {
   readonly expected: string | undefined
   /** What else could stand in place of such a key. */
   readonly keys?: readonly string[]
+  /** Then `expected` is all that there is to say. */
+  readonly complete?: true
 }
 
 /** Checks a value against the schema. */
@@ -223,7 +238,8 @@ function simplify(issue: z.core.$ZodIssue, base: readonly PropertyKey[] = []): I
     )
     if (meant !== undefined) return meant.flatMap((it) => simplify(it, path))
   }
-  return [{ path, expected: issue.message }]
+  const isComplete = issue.code === 'custom' && issue.params === complete
+  return [{ path, expected: issue.message, ...(isComplete && { complete: true }) }]
 }
 
 function keysAt(path: readonly PropertyKey[]): string[] {

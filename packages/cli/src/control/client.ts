@@ -13,7 +13,7 @@ export function controlSocket(directory: string, pid: number): string {
 
 /** Asks the tproxy-run with this number, or the only one that runs in this network namespace. Yields its answers. */
 export async function* ask<T>(request: Request, pid: number | undefined): AsyncGenerator<T> {
-  const process = choose(pid)
+  const process = choose(pid, request)
   const socket = connect(process.socket)
   try {
     await once(socket, 'connect')
@@ -46,7 +46,7 @@ export async function askOnce<T>(request: Request, pid: number | undefined): Pro
   throw new TproxyError('E_SYSTEM', `${request.request}: the process ended before it answered`)
 }
 
-function choose(pid: number | undefined): { pid: number; socket: string } {
+function choose(pid: number | undefined, request: Request): { pid: number; socket: string } {
   const { directory, living } = instances()
   const running = living
     .map((each) => ({ pid: each, socket: controlSocket(directory, each) }))
@@ -55,13 +55,27 @@ function choose(pid: number | undefined): { pid: number; socket: string } {
   const [only] = chosen
   if (only !== undefined && chosen.length === 1) return only
   const pids = running.map((each) => each.pid).join(', ')
-  if (running.length === 0)
-    throw new TproxyError('E_OPTION', 'no tproxy-run runs in this network namespace', {
-      hint: 'or it is not yours: try sudo',
-    })
+  if (running.length === 0) {
+    const hint = insteadOfRunning(request)
+    throw new TproxyError(
+      'E_OPTION',
+      'no tproxy-run runs in this network namespace',
+      hint === '' ? {} : { hint },
+    )
+  }
   if (pid !== undefined)
     throw new TproxyError('E_OPTION', `--pid ${pid} is no tproxy-run here`, { hint: `there is ${pids}` })
   throw new TproxyError('E_OPTION', `${running.length} tproxy-run run here: ${pids}`, {
     hint: 'choose one with --pid',
   })
+}
+
+/** What else can be, or be done, where none runs. Root sees those of everybody. */
+export function insteadOfRunning(
+  { request }: Pick<Request, 'request'>,
+  uid: number | undefined = process.geteuid?.(),
+): string {
+  const whose = uid === 0 ? [] : ['or it is not yours: try sudo']
+  const files = request === 'explain' ? ['or give --rule, --rules or --config'] : []
+  return [...whose, ...files].join(', ')
 }

@@ -114,9 +114,10 @@ export interface RulesState {
 export interface Verdict {
   /** From 1; 0 is the default. */
   readonly rule: number
+  /** `direct` for another protocol than TCP where the default is proxy, which leaves it alone. */
   readonly action: Action
-  /** Of the rule; undefined for the default. */
-  readonly text: string | undefined
+  /** Of the rule, or such as `default drop`. */
+  readonly text: string
   /** A plugin's verdict that the kernel remembers, and until when (ISO 8601): it decides instead of the plugin. */
   readonly remembered?: { readonly verdict: 'direct' | 'drop'; readonly until: string }
   /** How many rules stand before it. */

@@ -1,6 +1,7 @@
 import { styleText } from 'node:util'
 import { inspect } from '@tproxy/core'
 import type { Ending } from '../ending.ts'
+import { jsonLine } from '../json-line.ts'
 import type { Options } from '../options.ts'
 import { printable } from '../scrub.ts'
 import { readSettings } from '../settings.ts'
@@ -24,7 +25,7 @@ export async function doctor(options: Options): Promise<Ending> {
   ]
   const colour = process.stdout.isTTY && !process.env['NO_COLOR']
   for (const check of checks)
-    console.log(options.json ? JSON.stringify({ event: 'check', ...check }) : describe(check, colour))
+    console.log(options.json ? jsonLine({ event: 'check', ...check }) : describe(check, colour))
   return { code: checks.some(({ status }) => status === 'missing') ? 1 : 0 }
 }
 

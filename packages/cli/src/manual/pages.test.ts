@@ -8,6 +8,7 @@ import { flags } from '../options.ts'
 import { commandPage } from './command-page.ts'
 import { subcommands } from './commands.ts'
 import { configPage } from './config-page.ts'
+import { examples } from './text.ts'
 
 const path = (name: string) => fileURLToPath(new URL(`../../man/${name}`, import.meta.url))
 
@@ -42,6 +43,14 @@ it('the manual has the options of a form where it has the form', () => {
   expect(told(explain)).toEqual(expect.arrayContaining(['config', 'uid', 'dscp', 'pid']))
   expect(told(explain)).not.toContain('watch')
   expect(told(check)).toEqual(['json', 'help', 'version'])
+})
+
+it('examples that intercept are as they work: by root', () => {
+  for (const line of Object.keys(examples).filter((example) => !example.endsWith(' doctor')))
+    expect(line).toMatch(/^sudo (--preserve-env=ALL_PROXY )?tproxy-run /)
+  // sudo removes what a plugin without an argument looks for.
+  for (const line of Object.keys(examples).filter((example) => / --plugin (socks|http)( |$)/.test(example)))
+    expect(line).toContain('--preserve-env')
 })
 
 it('help and manual tell every option and subcommand', () => {

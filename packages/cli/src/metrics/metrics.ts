@@ -25,7 +25,7 @@ export function makeMetrics(proxy: TransparentProxy): Registry {
   const warnings = counter('warnings_total', 'Problems reported.')
   const decision = new Histogram({
     name: 'tproxy_decision_seconds',
-    help: 'From acceptance to the verdict.',
+    help: 'From a connection’s first packet to the verdict.',
     buckets: [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10],
     registers,
   })

@@ -27,6 +27,19 @@ it('names the rule that wins, and what speaks against those before it', () => {
 it('says what the default does to other protocols', () => {
   expect(explain([])).toEqual(['no rule matches: default proxy, which leaves udp alone'])
   expect(explain([], { ...packet, protocol: 6 })).toEqual(['no rule matches: default proxy'])
+  expect(judge(compileRules([]), packet)).toMatchObject({ rule: 0, action: 'direct', text: 'default proxy' })
+})
+
+it('names of a rule for ports the port alone, where none is given', () => {
+  const { dport: _, ...without } = packet
+  expect(explain(['drop udp dport 25'], without)[2]).toBe('     1  drop udp dport 25  dport (not given)')
+  expect(explain(['drop tcp dport 25'], without)[2]).toBe(
+    '     1  drop tcp dport 25  protocol, dport (not given)',
+  )
+})
+
+it('does not say that a process is known of what it is not', () => {
+  expect(explain(['drop process curl'], { ...packet, process: 'curl' })[0]).toContain('no rule matches')
 })
 
 it('says which remembered verdict then decides: the one about the port, for this user and rule', () => {

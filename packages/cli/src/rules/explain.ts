@@ -2,6 +2,7 @@ import { compileRules, type Packet } from '@tproxy/core'
 import { askOnce } from '../control/client.ts'
 import type { Verdict } from '../control/protocol.ts'
 import type { Ending } from '../ending.ts'
+import { jsonLine } from '../json-line.ts'
 import { protocolName } from '../lines.ts'
 import { printable } from '../scrub.ts'
 import { readFiles } from '../settings.ts'
@@ -16,7 +17,7 @@ export async function explainPacket({ packet, files, pid, json }: ExplainForm): 
       : await judgeByFiles(files, packet)
   console.log(
     json
-      ? JSON.stringify({ event: 'explanation', packet, ...verdict })
+      ? jsonLine({ event: 'explanation', packet, ...verdict })
       : describeVerdict(verdict, packet).map(printable).join('\n'),
   )
   return { code: 0 }
@@ -30,10 +31,10 @@ async function judgeByFiles(files: NonNullable<ExplainForm['files']>, packet: Pa
 /** The winner first, then what came close. */
 export function describeVerdict(verdict: Verdict, packet: Packet): string[] {
   const { rule, action, text, remembered, before, misses } = verdict
-  const untouched = action === 'proxy' && packet.protocol !== 6
+  const untouched = text === 'default proxy' && action === 'direct'
   const winner =
     rule === 0
-      ? `no rule matches: default ${action}${untouched ? `, which leaves ${protocolName(packet.protocol)} alone` : ''}`
+      ? `no rule matches: ${text}${untouched ? `, which leaves ${protocolName(packet.protocol)} alone` : ''}`
       : `rule ${rule} matches first: ${text}`
   const winners =
     remembered === undefined
@@ -60,16 +61,7 @@ export function describeVerdict(verdict: Verdict, packet: Packet): string[] {
 }
 
 function isGiven(field: string, packet: Packet): boolean {
-  const names: Readonly<Record<string, keyof Packet>> = { 'protocol or dport': 'dport', cgroup: 'cgroups' }
-  const name = names[field] ?? (field as keyof Packet)
-  const optional: readonly (keyof Packet)[] = [
-    'dport',
-    'sport',
-    'uid',
-    'gid',
-    'process',
-    'cgroups',
-    'interface',
-  ]
-  return !optional.includes(name) || packet[name] !== undefined
+  const name = field === 'cgroup' ? 'cgroups' : field
+  const optional: readonly string[] = ['dport', 'sport', 'uid', 'gid', 'process', 'cgroups', 'interface']
+  return !optional.includes(name) || packet[name as keyof Packet] !== undefined
 }

@@ -2,6 +2,7 @@ import { styleText } from 'node:util'
 import { ask } from '../control/client.ts'
 import type { RulesState } from '../control/protocol.ts'
 import type { Ending } from '../ending.ts'
+import { jsonLine } from '../json-line.ts'
 import { Output } from '../output.ts'
 import { formatBytes } from '../quantities.ts'
 
@@ -9,13 +10,15 @@ import { formatBytes } from '../quantities.ts'
 const fromTop = '\u001b[H\u001b[J'
 
 /** `tproxy-run rules [--watch]`. */
-export async function showRules(options: { watch: boolean; pid?: number; json: boolean }): Promise<Ending> {
+export async function showRules(
+  options: { watch: boolean; pid?: number; json: boolean },
+  states: AsyncIterable<RulesState> = ask({ request: options.watch ? 'watch' : 'rules' }, options.pid),
+): Promise<Ending> {
   const output = new Output(1)
-  const request = options.watch ? 'watch' : 'rules'
-  for await (const state of ask<RulesState>({ request }, options.pid)) {
-    const text = options.json
-      ? JSON.stringify({ event: 'rules', ...state })
-      : rulesTable(state, output.colour)
+  // Who read enough, such as head(1), has ended us.
+  output.whenUnread(() => process.exit(0))
+  for await (const state of states) {
+    const text = options.json ? jsonLine({ event: 'rules', ...state }) : rulesTable(state, output.colour)
     output.line(options.watch && output.colour && !options.json ? fromTop + text : text)
   }
   await output.end()

@@ -26,10 +26,10 @@ export function stateOf(rules: Rules, shadowed: RulesState['shadowed']): RulesSt
 export function judge(tables: RuleTables, packet: Packet, memories: readonly Remembered[] = []): Verdict {
   const { rule, action, against } = tables.explain(packet)
   const memory = action === 'proxy' && packet.protocol === 6 ? recall(memories, rule, packet) : undefined
-  const { rules } = tables.list
+  const { rules, default: fallback } = tables.list
   const text = (number: number) => {
     const found = rules[number - 1]
-    return found && formatRule(found)
+    return found === undefined ? `default ${fallback}` : formatRule(found)
   }
   const before = against.filter(({ fields }) => fields.length > 0)
   const nearest = before.toSorted((a, b) => a.fields.length - b.fields.length || a.rule - b.rule)
@@ -42,7 +42,7 @@ export function judge(tables: RuleTables, packet: Packet, memories: readonly Rem
     misses: nearest
       .slice(0, shownMisses)
       .toSorted((a, b) => a.rule - b.rule)
-      .map(({ rule: number, fields }) => ({ rule: number, text: text(number) ?? '', against: fields })),
+      .map(({ rule: number, fields }) => ({ rule: number, text: text(number), against: fields })),
   }
 }
 

@@ -8,9 +8,12 @@ import { table, type View } from './table.ts'
 import { watch } from './top.ts'
 import { type SortKey, sorted, sortKeys, type Traffic } from './traffic.ts'
 
-/** The alternate screen, so that what was there comes back, without a cursor. */
-const enter = '\u001b[?1049h\u001b[?25l'
-const leave = '\u001b[?25h\u001b[?1049l'
+/**
+ * The alternate screen, so that what was there comes back, without a cursor. Lines are cut by characters, of which a terminal
+ * shows some two columns wide: what is too long is not to go on in the next line.
+ */
+const enter = '\u001b[?1049h\u001b[?25l\u001b[?7l'
+const leave = '\u001b[?7h\u001b[?25h\u001b[?1049l'
 const home = '\u001b[H'
 const restOfLine = '\u001b[K'
 const restOfScreen = '\u001b[J'

@@ -45,7 +45,7 @@ const columns: readonly Column[] = [
 
 const keys = 'q quit  ↑↓ select  k close  ←→ sort  r reverse'
 
-/** As many lines as fit, none wider than the terminal. */
+/** As many lines as fit, none of more characters than the terminal has columns. */
 export function table(
   rows: readonly Traffic[],
   total: number,

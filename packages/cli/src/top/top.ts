@@ -3,6 +3,7 @@ import { TproxyError } from '@tproxy/core'
 import { ask } from '../control/client.ts'
 import type { Sessions } from '../control/protocol.ts'
 import type { Ending } from '../ending.ts'
+import { jsonLine } from '../json-line.ts'
 import { scrub } from '../scrub.ts'
 import type { TopForm } from './invocation.ts'
 import { showScreen } from './screen.ts'
@@ -25,8 +26,7 @@ async function writeLines(options: TopForm): Promise<Ending> {
       total,
       sessions: sorted(rows, options.sort),
     }
-    const clean = (_key: string, value: unknown) => (typeof value === 'string' ? scrub(value) : value)
-    if (!stdout.write(`${JSON.stringify(event, clean)}\n`)) await once(stdout, 'drain')
+    if (!stdout.write(`${jsonLine(event, scrub)}\n`)) await once(stdout, 'drain')
   }
   return { code: 0 }
 }

@@ -3,6 +3,7 @@ import { TproxyError } from '@tproxy/core'
 import { ask } from '../control/client.ts'
 import type { TraceLine } from '../control/protocol.ts'
 import type { Ending } from '../ending.ts'
+import { jsonLine } from '../json-line.ts'
 import { scrub } from '../scrub.ts'
 import type { TraceForm } from './invocation.ts'
 import { lines } from './lines.ts'
@@ -15,14 +16,12 @@ export async function trace({ target, count, pid, json }: TraceForm): Promise<En
   const describe = lines()
   let left = count ?? Number.POSITIVE_INFINITY
   for await (const line of ask<TraceLine>({ request: 'trace', target }, pid)) {
-    const texts = json ? [JSON.stringify(withTime(line), clean)] : describe(line)
+    const texts = json ? [jsonLine(withTime(line), scrub)] : describe(line)
     if (!stdout.write(`${texts.join('\n')}\n`)) await once(stdout, 'drain')
     if (line.event !== 'tracing' && --left <= 0) return { code: 0 }
   }
   throw new TproxyError('E_SYSTEM', 'trace: the tproxy-run that was watched has ended')
 }
-
-const clean = (_key: string, value: unknown) => (typeof value === 'string' ? scrub(value) : value)
 
 /** With the time as all events have it. */
 function withTime(line: TraceLine): object {

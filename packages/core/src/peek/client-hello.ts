@@ -7,6 +7,9 @@ const serverNameExtension = 0
 const hostNameType = 0
 const longestRecord = 2 ** 14
 
+/** Of a handshake message: type and length. */
+const headerLength = 4
+
 /**
  * Reads a TLS ClientHello (RFC 8446, 4.1.2) and the server name in it (RFC 6066, 3), which may be spread over several
  * records. undefined when the bytes are not the beginning of one.
@@ -14,28 +17,39 @@ const longestRecord = 2 ** 14
  * read-tls-client-hello, the library for this, takes the whole message to be in one record and cannot be given up at a deadline.
  */
 export function readClientHello(bytes: Buffer): Guess | undefined {
-  const message = handshakeMessage(bytes)
+  const { message, ended } = handshakeMessage(bytes) ?? {}
   if (message === undefined || (message.length > 0 && message[0] !== clientHello)) return undefined
   if (message.length === 0) return { protocol: undefined, more: true }
-  if (message.length < 4) return { protocol: 'tls', more: true }
-  const length = message.readUIntBE(1, 3)
-  if (message.length < 4 + length) return { protocol: 'tls', more: true }
-  return { protocol: 'tls', name: serverName(new Cursor(message.subarray(4, 4 + length))), more: false }
+  const length = lengthOf(message)
+  if (message.length < length) return { protocol: 'tls', more: !ended }
+  return {
+    protocol: 'tls',
+    name: serverName(new Cursor(message.subarray(headerLength, length))),
+    more: false,
+  }
 }
 
-/** What the records carry, as far as they have arrived; undefined when they are none of a handshake. */
-function handshakeMessage(bytes: Buffer): Buffer | undefined {
-  const fragments: Buffer[] = []
-  for (let at = 0; at < bytes.length; ) {
-    const [type, major] = [bytes[at], bytes[at + 1] ?? 3]
-    if (type !== handshakeRecord || major !== 3) return undefined
-    if (bytes.length < at + 5) break
-    const length = bytes.readUInt16BE(at + 3)
-    if (length === 0 || length > longestRecord) return undefined
-    fragments.push(bytes.subarray(at + 5, at + 5 + length))
+/**
+ * What the records carry of the first message, as far as they have arrived, and whether its rest cannot come; undefined when
+ * they are none of a handshake. What a client sends behind it without waiting is another record: its change of cipher
+ * (RFC 8446, D.4), and early data (4.2.10).
+ */
+function handshakeMessage(bytes: Buffer): { message: Buffer; ended: boolean } | undefined {
+  let message: Buffer = Buffer.alloc(0)
+  for (let at = 0; at < bytes.length && message.length < lengthOf(message); ) {
+    const isHandshake = bytes[at] === handshakeRecord && (bytes[at + 1] ?? 3) === 3
+    if (isHandshake && bytes.length < at + 5) break
+    const length = isHandshake ? bytes.readUInt16BE(at + 3) : 0
+    if (length === 0 || length > longestRecord) return at === 0 ? undefined : { message, ended: true }
+    message = Buffer.concat([message, bytes.subarray(at + 5, at + 5 + length)])
     at += 5 + length
   }
-  return Buffer.concat(fragments)
+  return { message, ended: false }
+}
+
+/** With its header; at least that, where it has not arrived. */
+function lengthOf(message: Buffer): number {
+  return headerLength + (message.length < headerLength ? 0 : message.readUIntBE(1, 3))
 }
 
 function serverName(hello: Cursor): string | undefined {

@@ -63,6 +63,28 @@ describe('a ClientHello', () => {
       }
   })
 
+  const changeCipherSpec = Buffer.from([20, 3, 3, 0, 1, 1])
+  const earlyData = Buffer.concat([Buffer.from([23, 3, 3, 0, 20]), Buffer.alloc(20, 0xaa)])
+  test.each([
+    ['its change of cipher', [changeCipherSpec]],
+    ['early data', [earlyData]],
+    ['both', [changeCipherSpec, earlyData]],
+    ['what is no record', [Buffer.from('GET /')]],
+  ])('is read, whatever comes behind it in the same read: %s', (_, behind) => {
+    for (const sent of [hello, inRecords(hello, 100)])
+      for (let length = 1; length <= Buffer.concat(behind).length; length++)
+        expect(recognise(Buffer.concat([sent, Buffer.concat(behind).subarray(0, length)]))).toEqual({
+          protocol: 'tls',
+          name: 'www.example.org',
+          more: false,
+        })
+  })
+
+  test('that another record interrupts is not waited for', () => {
+    const cut = inRecords(hello, 100).subarray(0, 105)
+    expect(recognise(Buffer.concat([cut, earlyData]))).toEqual({ protocol: 'tls', more: false })
+  })
+
   test('that another handshake message pretends to be is none', () => {
     expect(recognise(Buffer.from([22, 3, 3, 0, 4, 2, 0, 0, 0]))).toEqual({ protocol: undefined, more: false })
   })

@@ -10,7 +10,7 @@ export interface Field {
 
 const some = (word: string) => word !== ''
 const port = (word: string) => parseNumbers(word, 0xffff) !== undefined
-const id = (word: string) => parseNumbers(word, 0xffffffff) !== undefined || /^[a-z_][\w.-]*\$?$/i.test(word)
+const id = (word: string) => parseNumbers(word, 0xffffffff) !== undefined || /^[a-z_][\w.@-]*\$?$/i.test(word)
 
 const address = 'an address, prefix or range, such as 10.0.0.0/8 or 192.0.2.1-192.0.2.9'
 export const fields: Readonly<Record<string, Field>> = {

@@ -25,9 +25,10 @@ function formatCriteria(criteria: Criteria, prefix: string): string[] {
   return criteria.ip === undefined ? words : [`${prefix}ip${criteria.ip}`, ...words]
 }
 
-/** One with a name needs no keyword, unless it is the name of a version, too. */
+/** One with a name needs no keyword, unless it is the name of a version, too; which, behind others, would be one. */
 function formatProtocols(values: readonly string[]): string {
-  const [only = '', ...more] = values
-  const known = more.length === 0 && named(protocols, only) !== undefined
-  return known && named(versions, only) === undefined ? only : `proto ${values.join(',')}`
+  const [first = '', ...more] = values
+  const known = more.length === 0 && named(protocols, first) !== undefined
+  if (known && named(versions, first) === undefined) return first
+  return `proto ${[first, ...more.map((value) => quote(value, Object.keys(versions)))].join(',')}`
 }

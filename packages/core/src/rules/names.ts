@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { cgroupIds, findCgroup } from '../tc/cgroup.ts'
@@ -19,6 +20,7 @@ export interface Names {
 /** Looks names up on this host. Nothing is remembered from one object to the next. */
 export function systemNames(): Names {
   const interfaces = new Map<string, ReturnType<Names['interface']>>()
+  const [user, group] = [idsIn('passwd'), idsIn('group')]
   return {
     interface(name) {
       if (!interfaces.has(name)) {
@@ -34,8 +36,8 @@ export function systemNames(): Names {
       }
       return interfaces.get(name)
     },
-    user: (name) => idIn('/etc/passwd', name),
-    group: (name) => idIn('/etc/group', name),
+    user,
+    group,
     cgroup(path) {
       const found = findCgroup(path)
       return found === undefined ? undefined : cgroupIds(found)
@@ -51,11 +53,45 @@ export function missingInterface(name: string): number {
   return (hash('sha1', name, 'buffer').readUInt32BE() | 0x8000_0000) >>> 0
 }
 
-/** The third field of passwd(5) and group(5). */
-function idIn(file: string, name: string): number | undefined {
-  for (const line of readFileSync(file, 'utf8').split('\n')) {
-    const [entry, , id] = line.split(':')
-    if (entry === name && id !== undefined) return Number(id)
+/** Who does not answer by then is taken not to know, for we stand still meanwhile. */
+const patienceMs = 5_000
+
+/**
+ * Looks numbers up in passwd(5) or group(5), and asks the system for names that are not there, for they may live in LDAP and
+ * the like; once, for that starts a program.
+ */
+function idsIn(database: 'passwd' | 'group'): (name: string) => number | undefined {
+  const asked = new Map<string, number | undefined>()
+  return (name) => {
+    const found = idOf(name, readFileSync(`/etc/${database}`, 'utf8'))
+    if (found !== undefined) return found
+    if (!asked.has(name)) asked.set(name, idOf(undefined, getent(database, name)))
+    return asked.get(name)
+  }
+}
+
+/** The third field of the line that has the name in its first, or of any. */
+function idOf(name: string | undefined, lines: string): number | undefined {
+  for (const line of lines.split('\n')) {
+    const [entry, , id = ''] = line.split(':')
+    if ((name === undefined || entry === name) && /^\d+$/.test(id)) return Number(id)
   }
   return undefined
+}
+
+/** What getent(1) says; nothing for a name that there is not. */
+function getent(database: string, name: string): string {
+  // It takes for an option what begins with a dash, and for a number what strtoul(3) does.
+  if (name.startsWith('-') || !/[^\d\s+-]/.test(name)) return ''
+  try {
+    return execFileSync('getent', [database, name], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+      timeout: patienceMs,
+      // sudo and systemd may leave it out.
+      env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` },
+    })
+  } catch {
+    return ''
+  }
 }

@@ -30,6 +30,14 @@ test('all that a rule can be asked for is known', () => {
   expect(readRules([rule]).rules).toEqual([rule])
 })
 
+test('an action that is none is told with the one that was probably meant', () => {
+  const message = 'rule 1: "deny" is not an action (did you mean drop?)'
+  expect(read([{ action: 'deny' }])).toThrow(message)
+  expect(() => readRules([], 'nothing' as 'drop')).toThrow(
+    '"nothing" is not an action (such as direct or drop)',
+  )
+})
+
 test('rules are a list', () => {
   expect(read('drop tcp')).toThrow("rules: expected a list (such as ['drop tcp dport 25'])")
 })

@@ -1,5 +1,6 @@
 import { reason, TproxyError } from '../errors.ts'
 import { criteria } from './fields.ts'
+import { meantAction } from './meant.ts'
 import type { Action, Rule, RuleList } from './model.ts'
 import type { Names } from './names.ts'
 import { nearest } from './nearest.ts'
@@ -10,10 +11,7 @@ import { contradiction, isAction, parseRule } from './text.ts'
 /** Rules and text lines, as a list. Throws `E_RULE` that names the rule. */
 export function readRules(given: readonly (Rule | string)[], fallback: Action = 'proxy'): RuleList {
   const word: string = fallback
-  if (!isAction(word))
-    throw new TproxyError('E_RULE', `default: "${word}" is not an action`, {
-      hint: 'such as direct or drop',
-    })
+  if (!isAction(word)) throw notAnAction('default', word)
   if (!Array.isArray(given))
     throw new TproxyError('E_RULE', 'rules: expected a list', { hint: "such as ['drop tcp dport 25']" })
   const rules = given.map((rule, index) => {
@@ -22,17 +20,24 @@ export function readRules(given: readonly (Rule | string)[], fallback: Action = 
     if (!isMapping(rule))
       throw new TproxyError('E_RULE', `${name}: expected a text, or a mapping with an action`)
     const action: string = rule.action
-    if (!isAction(action)) throw new TproxyError('E_RULE', `${name}: "${action}" is not an action`)
+    if (!isAction(action)) throw notAnAction(name, action)
     checkKeys(rule, ['action', 'not', 'via', 'log', ...criteria], name)
     if (rule.not !== undefined) {
       if (!isMapping(rule.not)) throw new TproxyError('E_RULE', `${name}: not: expected a mapping`)
       checkKeys(rule.not, criteria, `${name}: not`)
     }
     const problem = contradiction(rule)
-    if (problem !== undefined) throw new TproxyError('E_RULE', `${name}: expected ${problem}`)
+    if (problem !== undefined) throw new TproxyError('E_RULE', `${name}: ${problem.message}`)
     return rule
   })
   return { rules, default: fallback }
+}
+
+function notAnAction(name: string, word: string): TproxyError {
+  const meant = meantAction(String(word))
+  return new TproxyError('E_RULE', `${name}: "${word}" is not an action`, {
+    hint: meant === undefined ? 'such as direct or drop' : `did you mean ${meant}?`,
+  })
 }
 
 const isMapping = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -52,8 +52,13 @@ const known: readonly (keyof Criteria)[] = [
   ...(['mark', 'dscp'] as const),
 ]
 
+/** Noted when a program connects, which the kernel tells us of for TCP. */
+const ofConnections = ['gid', 'process'] as const
+
 function matches(rule: Rule, packet: Packet): boolean {
-  if (rule.action === 'proxy' && packet.protocol !== 6) return false
+  const isForTcp =
+    rule.action === 'proxy' || ofConnections.some((field) => (rule[field] ?? rule.not?.[field]) !== undefined)
+  if (isForTcp && packet.protocol !== 6) return false
   return known.every((field) => {
     const [wanted, unwanted] = [rule[field], rule.not?.[field]]
     if (wanted === undefined && unwanted === undefined) return true

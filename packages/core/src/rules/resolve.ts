@@ -14,18 +14,8 @@ const withPorts: Ranges = [6n, 17n, 33n, 132n, 136n].map((number): Range => [num
  * Throws `E_RULE` for values that are none, for unknown users, and for a redirect to an interface that does not exist.
  */
 export function resolveRule(rule: Rule, names: Names): ResolvedRule {
-  const { not } = rule
-  const both = (
-    field: keyof Criteria,
-    domain: Range,
-    parse: (value: never) => Range | undefined,
-  ): Ranges | undefined => {
-    const [wanted, unwanted] = [rule[field], not?.[field]]
-    return intersect(
-      wanted === undefined ? undefined : parseAll(field, wanted, parse),
-      unwanted === undefined ? undefined : complement(parseAll(field, unwanted, parse), domain),
-    )
-  }
+  const both = (field: keyof Criteria, domain: Range, parse: (value: never) => Range | undefined) =>
+    resolveField(rule, field, domain, parse)
   const number = (width: number) => (value: string | number) => parseNumbers(value, 2 ** width - 1)
   const id = (lookUp: (name: string) => number | undefined) => (value: string | number) => {
     const range = parseNumbers(value, 2 ** 32 - 1)
@@ -38,18 +28,12 @@ export function resolveRule(rule: Rule, names: Names): ResolvedRule {
     return [ifindex, ifindex]
   }
 
-  let protocol = both('protocol', bits(8), parseProtocol)
-  const sport = both('sport', bits(16), number(16))
-  const dport = both('dport', bits(16), number(16))
-  if (sport !== undefined || dport !== undefined) protocol = intersect(protocol, withPorts)
-  if (rule.action === 'proxy') protocol = intersect(protocol, tcp)
-  const cgroup = resolveCgroups(rule.cgroup, not?.cgroup, names)
   const conditions: { [Field in keyof Conditions]: Conditions[Field] | undefined } = {
     ...resolveAddresses('to', rule),
     ...resolveAddresses('from', rule),
-    protocol,
-    sport,
-    dport,
+    protocol: resolveProtocols(rule),
+    sport: both('sport', bits(16), number(16)),
+    dport: both('dport', bits(16), number(16)),
     interface: both('interface', bits(32), present),
     uid: both(
       'uid',
@@ -64,7 +48,7 @@ export function resolveRule(rule: Rule, names: Names): ResolvedRule {
     mark: both('mark', bits(32), number(32)),
     dscp: both('dscp', bits(6), parseDscp),
     process: both('process', bits(128), parseProcess),
-    cgroup,
+    cgroup: resolveCgroups(rule.cgroup, rule.not?.cgroup, names),
   }
   return {
     ...(Object.fromEntries(
@@ -73,6 +57,30 @@ export function resolveRule(rule: Rule, names: Names): ResolvedRule {
     ...resolveAction(rule, names),
     log: rule.log === true,
   }
+}
+
+/** What a rule asks of one field, with `not` and without; undefined for nothing. */
+function resolveField(
+  rule: Rule,
+  field: keyof Criteria,
+  domain: Range,
+  parse: (value: never) => Range | undefined,
+): Ranges | undefined {
+  const [wanted, unwanted] = [rule[field], rule.not?.[field]]
+  return intersect(
+    wanted === undefined ? undefined : parseAll(field, wanted, parse),
+    unwanted === undefined ? undefined : complement(parseAll(field, unwanted, parse), domain),
+  )
+}
+
+/** The protocols that a rule can match, by what it says of them and by what else it asks for; undefined: all. */
+export function resolveProtocols(rule: Rule): Ranges | undefined {
+  const asks = (...fields: (keyof Criteria)[]) =>
+    fields.some((field) => (rule[field] ?? rule.not?.[field]) !== undefined)
+  // Group and name are noted at connect(2) (judge.h); the user of any socket is known, and its cgroup.
+  const isTcp = rule.action === 'proxy' || asks('gid', 'process')
+  const implied = isTcp ? tcp : asks('sport', 'dport') ? withPorts : undefined
+  return intersect(resolveField(rule, 'protocol', bits(8), parseProtocol), implied)
 }
 
 function resolveAction({ action }: Rule, names: Names): Pick<ResolvedRule, 'action' | 'redirect'> {

@@ -26,6 +26,9 @@ describe('a line becomes a rule', () => {
     ],
     ['drop not udp not ip4', { action: 'drop', not: { protocol: 'udp', ip: 4 } }],
     ['drop proto ipv6 ipv4', { action: 'drop', protocol: 'ipv6', ip: 4 }],
+    ['drop proto udp ipv6', { action: 'drop', protocol: 'udp', ip: 6 }],
+    ['drop proto udp,"ipv6" ipv4', { action: 'drop', protocol: ['udp', 'ipv6'], ip: 4 }],
+    ['drop not proto gre ipv6', { action: 'drop', ip: 6, not: { protocol: 'gre' } }],
     ['drop process "a #b" # "c', { action: 'drop', process: 'a #b' }],
     [
       'drop process "say ""hi""" "!x",tcp dport 5',
@@ -56,9 +59,12 @@ describe('an error says where, and what was expected', () => {
     ],
     ['drop to !10.0.0.0/8', '(write: not to 10.0.0.0/8)'],
     ['drop to 10.0.0.1 to 10.0.0.2', 'at column 18: expected it once'],
-    ['proxy udp', 'tcp with proxy, which carries TCP only'],
-    ['drop via socks', 'proxy with via'],
-    ['drop udp process curl', 'of other packets it is not known'],
+    ['proxy udp dport 53', 'at column 7: proxy works for TCP only, this rule says udp'],
+    ['proxy dport 53 proto tcp,17', 'at column 26: proxy works for TCP only, this rule says 17'],
+    ['proxy not tcp tcp sctp', 'at column 19: proxy works for TCP only, this rule says sctp'],
+    ['drop via socks', 'at column 1: via is for proxy, which alone asks a plugin; this rule says drop'],
+    ['drop udp process curl', 'at column 6: process is known for TCP only, this rule says udp'],
+    ['drop tcp,gre not gid 0', 'at column 10: gid is known for TCP only, this rule says gre'],
     ['drop process "my app', 'at column 14: expected quotes around the whole word, such as "my app"'],
     ['drop process "a"b dport 5', 'at column 14: expected quotes around the whole word'],
     ['drop process a"b"', '(a quote inside is written twice)'],
@@ -66,10 +72,28 @@ describe('an error says where, and what was expected', () => {
     ['drop interface ""', 'at column 16: expected an interface'],
     ['drop toString', 'at column 6: expected what to match'],
     ['drop dscp toString', 'at column 11: expected a DSCP, such as 46 or ef, got "toString"'],
+    ['drop dport ssh', / got "ssh" \(names of services are not known; write (22|the number)\)$/],
+    ['drop to example.com', 'got "example.com" (rules take addresses; names need a plugin: docs/names.md)'],
+    ['drop from 10.0.0.1 localhost', 'got "localhost" (rules take addresses; names need'],
     ['drop proto constructor', 'at column 12: expected a protocol, such as gre or 47, got "constructor"'],
   ])('%s', (line, message) => {
     expect(() => parseRule(line)).toThrow(message)
   })
+})
+
+test.each([
+  ['deny tcp', 'drop'],
+  ['block', 'drop'],
+  ['accept', 'direct'],
+  ['allow', 'direct'],
+  ['prxy', 'proxy'],
+  ['default deny', 'drop'],
+  ['redirect', 'redirect:IFACE'],
+  ['drop user 0', 'uid'],
+  ['drop tcp port 25', 'dport'],
+  ['drop src 10.0.0.1', 'from'],
+])('what %s probably means is told: %s', (line, meant) => {
+  expect(readRuleLines(line).problems[0]?.error.hint).toBe(`did you mean ${meant}?`)
 })
 
 test('a file has a rule a line, comments, and what applies otherwise', () => {

@@ -1,7 +1,7 @@
 import { TproxyError } from '../errors.ts'
 import { actions, aliases, type Field, fields, keywords, versions } from './fields.ts'
+import { insteadOfName, meantAction, meantKeyword } from './meant.ts'
 import type { Action, Criteria, OneOf, Rule } from './model.ts'
-import { nearest } from './nearest.ts'
 import { named, parseProtocol, protocols } from './values.ts'
 import { isBroken, splitWords, type Word } from './words.ts'
 
@@ -81,6 +81,8 @@ class Parser {
   readonly #words: readonly Word[]
   readonly #end: number
   readonly #place: Place
+  /** Those of the protocols that must match, in order. */
+  readonly #protocols: Word[] = []
   #next = 0
 
   constructor(text: string, place: Place) {
@@ -125,7 +127,7 @@ class Parser {
       else if (!negated && text === 'via') rule.via = this.#value('the name of a plugin')
       else {
         const criteria: Mutable<Criteria> = negated ? (rule.not ??= {}) : rule
-        this.#criterion(keyword, criteria)
+        this.#criterion(keyword, criteria, negated ? [] : this.#protocols)
       }
     }
     this.#check(rule, first)
@@ -134,12 +136,15 @@ class Parser {
 
   #action(): Action {
     const word = this.#take()
-    if (word === undefined || !isAction(word.text))
-      throw this.#wrong(word, `an action: ${actions.join(', ')}`)
+    if (word === undefined || !isAction(word.text)) {
+      const meant = word && meantAction(word.text)
+      throw this.#wrong(word, `an action: ${actions.join(', ')}`, meant && `did you mean ${meant}?`)
+    }
     return word.text as Action
   }
 
-  #criterion(keyword: Word, criteria: Mutable<Criteria>): void {
+  /** Notes in `protocolWords` the words that say which. */
+  #criterion(keyword: Word, criteria: Mutable<Criteria>, protocolWords: Word[]): void {
     const text = named(aliases, keyword.text) ?? keyword.text
     const version = named(versions, text)
     const field = named(fields, text)
@@ -150,6 +155,7 @@ class Parser {
       // Several in a row are a list.
       const before = criteria.protocol === undefined ? [] : [criteria.protocol].flat()
       criteria.protocol = oneOrMany([...before, text])
+      protocolWords.push(keyword)
     } else if (field !== undefined) {
       this.#once(keyword, criteria, field.name)
       const values: string[] = []
@@ -157,14 +163,22 @@ class Parser {
         if (values.length > 0 && this.#endsList(word, field)) break
         if (word.text.startsWith('!') && !word.quoted)
           throw this.#wrong(word, field.expected, `write: not ${text} ${word.text.slice(1)}`)
-        if (!field.valid(word.text)) throw this.#wrong(word, field.expected)
+        if (!field.valid(word.text)) {
+          const isKeyword = keywords.includes(word.text)
+          throw this.#wrong(
+            word,
+            field.expected,
+            isKeyword ? undefined : insteadOfName(field.name, word.text),
+          )
+        }
         values.push(word.text)
+        if (field.name === 'protocol') protocolWords.push(word)
         this.#next++
       }
       if (values.length === 0) throw this.#wrong(undefined, field.expected)
       criteria[field.name] = oneOrMany(values.map((value) => plain(field.name, value)))
     } else {
-      const meant = nearest(keyword.text, keywords)
+      const meant = meantKeyword(keyword.text)
       throw this.#wrong(
         keyword,
         'what to match, such as tcp, to, dport, uid, not, via or log',
@@ -173,10 +187,14 @@ class Parser {
     }
   }
 
-  /** A keyword ends a list, unless it stands first in it, where it can only be a value. */
+  /**
+   * A keyword ends a list, unless it stands first in it, where it can only be a value. So does an IP version, although ipv6 is
+   * a protocol, too: IPv6 in IPv4.
+   */
   #endsList(word: Word, field: Field): boolean {
     if (word.quoted || !keywords.includes(word.text)) return false
-    return field.name !== 'protocol' || named(protocols, word.text) === undefined
+    const isProtocol = named(protocols, word.text) !== undefined && named(versions, word.text) === undefined
+    return field.name !== 'protocol' || !isProtocol
   }
 
   #once(keyword: Word, criteria: Criteria, field: keyof Criteria): void {
@@ -185,7 +203,11 @@ class Parser {
 
   #check(rule: Rule, action: Word | undefined): void {
     const problem = contradiction(rule)
-    if (problem !== undefined) throw this.#wrong(action, problem)
+    if (problem === undefined) return
+    const { path, message } = problem
+    const [field, index = 0] = path
+    const word = field === 'protocol' ? this.#protocols[index] : action
+    throw new TproxyError('E_RULE', this.#place(word?.column ?? 1, message))
   }
 
   #take(): Word | undefined {
@@ -205,16 +227,33 @@ class Parser {
   }
 }
 
-/** What makes a rule impossible to apply, as what is expected instead; undefined when nothing does. */
-export function contradiction(rule: Rule): string | undefined {
-  const numbers = rule.protocol === undefined ? undefined : [rule.protocol].flat().map(parseProtocol)
-  const onlyTcp = numbers?.every((range) => range !== undefined && range[0] === 6n && range[1] === 6n) ?? true
-  if (rule.action === 'proxy' && !onlyTcp) return 'tcp with proxy, which carries TCP only'
-  if (rule.via !== undefined && rule.action !== 'proxy')
-    return 'proxy with via, for only then a plugin is asked'
-  const owner = (['process', 'gid'] as const).find((field) => rule[field] ?? rule.not?.[field])
-  if (owner !== undefined && !onlyTcp) return `tcp with ${owner}: of other packets it is not known`
-  return undefined
+/** What makes a rule impossible to apply, and what of it says so: of a list, the item. */
+export interface Contradiction {
+  readonly path: readonly ['action'] | readonly ['protocol'] | readonly ['protocol', number]
+  readonly message: string
+}
+
+/** undefined when nothing contradicts. */
+export function contradiction(rule: Rule): Contradiction | undefined {
+  const { action, via, protocol = [], not } = rule
+  if (via !== undefined && action !== 'proxy')
+    return {
+      path: ['action'],
+      message: `via is for proxy, which alone asks a plugin; this rule says ${action}`,
+    }
+  const owner = (['process', 'gid'] as const).find((field) => (rule[field] ?? not?.[field]) !== undefined)
+  if (action !== 'proxy' && owner === undefined) return undefined
+  const given = [protocol].flat()
+  const other = given.findIndex((each) => {
+    const [low, high] = parseProtocol(each) ?? []
+    return low !== 6n || high !== 6n
+  })
+  if (other < 0) return undefined
+  const why = action === 'proxy' ? 'proxy works for TCP only' : `${owner} is known for TCP only`
+  return {
+    path: Array.isArray(protocol) ? ['protocol', other] : ['protocol'],
+    message: `${why}, this rule says ${given[other]}`,
+  }
 }
 
 /** Whether a word is an action. */

@@ -35,6 +35,9 @@ export type FieldName =
   | 'to'
   | 'from'
   | 'protocol or dport'
+  /** These two of a packet whose port is not given. */
+  | 'protocol'
+  | 'dport'
   | 'sport'
   | 'uid'
   | 'gid'
