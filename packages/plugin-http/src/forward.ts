@@ -5,16 +5,20 @@ import { failure, type Way } from './dial.ts'
 import { exchanger } from './exchange.ts'
 import { ProxyAgent } from './proxy-agent.ts'
 import { type Authority, replay, requestHead } from './request-head.ts'
+import { wantsTunnel } from './upgrade.ts'
+import type { Valve } from './valve.ts'
 
 /** An intercepted connection that has turned out to speak plain HTTP. */
 export interface Client {
   /** Our end of the connection. */
   readonly stream: Duplex
+  /** Holds back what the client sends. */
+  readonly valve: Valve
   readonly destination: Destination
   /** Resets the client. */
   readonly fail: (error: Error) => void
-  /** Hands the connection over to a tunnel, which first gets what was already read. */
-  readonly tunnel: (read: Buffer) => void
+  /** Hands the connection over to a tunnel. */
+  readonly tunnel: () => void
 }
 
 interface Connection extends Client {
@@ -22,11 +26,23 @@ interface Connection extends Client {
   /** Settled when the requests so far have been answered. */
   turn: Promise<void>
   unanswered: number
+  /** The response to the last request. */
+  last?: ServerResponse
+}
+
+// More than clients that pipeline send ahead; apt sends ten. With one, a request whose body is still to come would get no answer.
+const mostUnanswered = 32
+
+const late = new Error('it came after the last response of its connection')
+
+function refuse({ fail, destination }: Client, cause: Error): void {
+  fail(failure(`HTTP request to ${formatEndpoint(destination)}`, cause))
 }
 
 /**
  * Returns what serves plain HTTP connections: each request goes to the proxy in absolute form, bodies stream both ways,
- * and nothing is ever answered by us. A request to switch protocols turns the connection into a tunnel.
+ * and nothing is ever answered by us. A request to switch protocols turns the connection into a tunnel, unless it is one
+ * that HTTP itself can do without.
  */
 export function forwarder(way: Way, authority: Authority): (client: Client) => void {
   const connections = new WeakMap<Duplex, Connection>()
@@ -44,17 +60,16 @@ export function forwarder(way: Way, authority: Authority): (client: Client) => v
   const serve = (request: IncomingMessage, response: ServerResponse, expectsContinue = false): void => {
     const connection = connections.get(request.socket)
     if (!connection) return
-    const refuse = (why: string): void =>
-      connection.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, new Error(why)))
-    if (request.socket.writableEnded) return refuse('it came after the last response of its connection')
+    if (request.socket.writableEnded) return refuse(connection, late)
     const head = requestHead(request, connection.destination, authority)
-    if (!head) return refuse('its target is neither a path nor an http URL')
-    const { agent, fail } = connection
+    if (!head) return refuse(connection, new Error('its target is neither a path nor an http URL'))
+    const { agent, fail, valve } = connection
+    connection.last = response
+    if (++connection.unanswered >= mostUnanswered) valve.shut()
     // Pipelined requests go one after the other: their order may matter (RFC 9112, 9.3.2).
-    connection.unanswered++
     connection.turn = connection.turn.then(async () => {
       await exchange({ request, response, head, expectsContinue, agent, fail })
-      connection.unanswered--
+      if (--connection.unanswered < mostUnanswered) valve.open()
     })
   }
   server.on('request', serve).on('checkExpectation', serve)
@@ -63,12 +78,25 @@ export function forwarder(way: Way, authority: Authority): (client: Client) => v
   const switchOver = (request: IncomingMessage, stream: Duplex, head: Buffer): void => {
     const connection = connections.get(stream)
     if (!connection) return
-    if (connection.unanswered > 0) {
-      const cause = new Error('it asks for another protocol before the last request was answered')
-      connection.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, cause))
-    } else {
-      connection.tunnel(Buffer.concat([replay(request), head]))
+    const { unanswered, last } = connection
+    // A response that is written may not have been closed yet when a quick client goes on.
+    if (unanswered > 1 || (unanswered === 1 && !last?.writableEnded))
+      return refuse(
+        connection,
+        new Error('it asks for another protocol before the last request was answered'),
+      )
+    const tunnelled = wantsTunnel(request)
+    stream.unshift(Buffer.concat([replay(request, tunnelled ? [] : ['upgrade']), head]))
+    const goOn = (): void => {
+      if (stream.destroyed) return
+      if (stream.writableEnded) return refuse(connection, late)
+      if (tunnelled) return connection.tunnel()
+      // node's server leaves these behind (24.21), and is to begin anew.
+      stream.removeAllListeners('pause').removeAllListeners('resume')
+      server.emit('connection', stream)
     }
+    if (unanswered === 0) goOn()
+    else connection.turn = connection.turn.then(goOn)
   }
   server.on('upgrade', switchOver).on('connect', switchOver)
   server.on('clientError', (cause: Error & { code?: string }, stream) => {
@@ -77,7 +105,7 @@ export function forwarder(way: Way, authority: Authority): (client: Client) => v
     if (!connection || stream.writableEnded) return
     // A client that stops in a body after the answer to it, as when its Expect was refused, has just ended.
     if (cause.code === 'HPE_INVALID_EOF_STATE' && connection.unanswered === 0) stream.end()
-    else connection.fail(failure(`HTTP request to ${formatEndpoint(connection.destination)}`, cause))
+    else refuse(connection, cause)
   })
 
   return (client) => {

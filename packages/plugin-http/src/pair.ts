@@ -1,4 +1,5 @@
 import { type Duplex, duplexPair } from 'node:stream'
+import { Valve } from './valve.ts'
 
 /**
  * A pair of streams in memory, each carrying to the other what is written to it, where breaking one breaks both.
@@ -6,9 +7,13 @@ import { type Duplex, duplexPair } from 'node:stream'
  * In node's pair a destroyed end looks to the other like an orderly end, and a client's abort like a complete upload.
  * Here destroying `near` destroys `far` before anything else happens, and destroying `far` before both directions have
  * ended destroys `near` with the error that `cut` makes. Neither end throws when nobody listens for its errors yet.
+ *
+ * What `near` sends passes a valve.
  */
-export function pair(cut: () => Error): { near: Duplex; far: Duplex } {
-  const [near, far] = duplexPair()
+export function pair(cut: () => Error): { near: Duplex; far: Duplex; valve: Valve } {
+  // One byte: what an end has read ahead no valve holds back any more.
+  const [near, far] = duplexPair({ readableHighWaterMark: 1 })
+  const valve = new Valve(near, far)
   const closeNear = near._destroy.bind(near)
   const closeFar = far._destroy.bind(far)
   near._destroy = (error, done) => {
@@ -21,5 +26,5 @@ export function pair(cut: () => Error): { near: Duplex; far: Duplex } {
   }
   near.on('error', () => {})
   far.on('error', () => {})
-  return { near, far }
+  return { near, far, valve }
 }

@@ -188,7 +188,7 @@ describe('plain HTTP', () => {
     }
   })
 
-  test('keeps the body of a chunked DELETE a body, and adds none to a bare one', async () => {
+  test('keeps the body of a chunked DELETE a body, and adds none to a bare one, nor to a POST', async () => {
     const log: string[] = []
     await using proxy = await proxyServer({
       log,
@@ -198,9 +198,11 @@ describe('plain HTTP', () => {
     const chunked = ask(await open(proxy), { method: 'DELETE', headers: { 'Transfer-Encoding': 'chunked' } })
     expect(String((await answer(chunked.end(smuggled))).body)).toBe(smuggled)
     await answer(ask(await open(proxy), { method: 'DELETE' }).end())
+    await exchange(await open(proxy), 'POST / HTTP/1.1\r\nHost: a\r\n\r\n')
     expect(log.map((entry) => entry.replaceAll('\n', ' '))).toEqual([
       'DELETE http://example.com/ Host: example.com Transfer-Encoding: chunked Connection: keep-alive',
       'DELETE http://example.com/ Host: example.com Connection: keep-alive',
+      'POST http://a/ Host: a Content-Length: 0 Connection: keep-alive',
     ])
   })
 

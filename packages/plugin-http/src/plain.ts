@@ -18,7 +18,7 @@ const silenceMs = 300
  */
 export function plain(way: Way, destination: Destination, forward: (client: Client) => void): Duplex {
   const step = `${formatEndpoint(destination)} through ${way.proxy.name}`
-  const { near, far } = pair(() => failure(step, new Error('the connection was cut')))
+  const { near, far, valve } = pair(() => failure(step, new Error('the connection was cut')))
   const gone = new AbortController()
   near.once('close', () => gone.abort())
   const fail = (error: Error): void => {
@@ -26,19 +26,20 @@ export function plain(way: Way, destination: Destination, forward: (client: Clie
   }
   const client: Client = {
     stream: far,
+    valve,
     destination,
     fail,
-    tunnel: (read) => {
-      tunnel(way, destination, gone.signal).then((socket) => {
-        if (read.length > 0) socket.write(read)
-        join(far, socket, (cause) => fail(failure(step, cause)))
-      }, fail)
+    tunnel: () => {
+      valve.portion = Number.POSITIVE_INFINITY
+      tunnel(way, destination, gone.signal)
+        .then((socket) => join(far, socket, (cause) => fail(failure(step, cause))))
+        .catch((cause: unknown) => fail(failure(step, cause)))
     },
   }
   void sniff(far, near, { silenceMs, lineMs: way.timeoutMs }).then((http) => {
     if (far.destroyed) return
     if (http) forward(client)
-    else client.tunnel(Buffer.alloc(0))
+    else client.tunnel()
   })
   return near
 }

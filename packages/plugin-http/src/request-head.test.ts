@@ -23,8 +23,8 @@ describe('the target of a forwarded request', () => {
     ['/', ['example.com'], 'http://example.com/'],
     ['/a//b/../c?u=http://x//y%20', ['example.com'], 'http://example.com/a//b/../c?u=http://x//y%20'],
     ['/', ['Example_1.com.:8080'], 'http://Example_1.com./'],
-    ['/', ['[2001:db8::2]:81'], 'http://[2001:db8::2]/'],
-    ['/', ['192.0.2.1'], 'http://192.0.2.1/'],
+    ['/', ['localhost.example'], 'http://localhost.example/'],
+    ['/', ['7.example'], 'http://7.example/'],
     ['http://named.example:99/x', ['other.example'], 'http://named.example/x'],
     ['http://named.example?q', [], 'http://named.example?q'],
     ['http://named.example', [], 'http://named.example/'],
@@ -44,11 +44,30 @@ describe('the target of a forwarded request', () => {
     [['a/b']],
     [['user@host']],
     [['[::x]']],
+    [['192.0.2.1']],
+    [['127.0.0.1:6379']],
+    [['[2001:db8::2]:81']],
+    [['127.1']],
+    [['2130706433']],
+    [['0x7f.0.0.0x1.']],
+    [['localhost']],
+    [['Localhost.:80']],
+    [['db.localhost']],
+    [['.']],
     [['a', 'b']],
     [['x'.repeat(256)]],
   ])('is the original destination when Host is %j', (host) => {
     expect(target('/', host)).toBe('http://93.184.216.34/')
     expect(target('/', host, 'host', v6)).toBe('http://[2001:db8::1]:8080/')
+  })
+
+  test('is an address in its own spelling when Host is that', () => {
+    expect(target('/', ['93.184.216.34'])).toBe('http://93.184.216.34/')
+    expect(target('/', ['[2001:DB8:0::1]:8080'], 'host', v6)).toBe('http://[2001:db8::1]:8080/')
+  })
+
+  test('is the original destination when the target itself has an address', () => {
+    expect(target('http://127.0.0.1/x', ['example.com'])).toBe('http://93.184.216.34/x')
   })
 
   test('always has the port of the original destination', () => {
@@ -105,7 +124,7 @@ test('headers keep their spelling and repetition, except those that end at the f
       url: '/',
       rawHeaders: (
         'Host example.com X-Twice 1 Connection close,x-hop,content-length x-twice 2 X-Hop 1 Keep-Alive 1 ' +
-        'TE trailers Upgrade h2c Proxy-Authorization x Content-Length 3 Expect 100-continue Cookie a=b'
+        'TE trailers Upgrade h2c HTTP2-Settings x Proxy-Authorization x Content-Length 3 Expect 100-continue Cookie a=b'
       ).split(' '),
     },
     v4,
@@ -117,4 +136,16 @@ test('headers keep their spelling and repetition, except those that end at the f
     'Content-Length': '3',
     Cookie: 'a=b',
   })
+})
+
+test.each([
+  [[], false],
+  [['Content-Length', '2'], false],
+  [['Transfer-Encoding', 'gzip'], false],
+  [['Transfer-Encoding', 'gzip, Chunked'], true],
+  [['Transfer-Encoding', 'gzip', 'transfer-encoding', 'chunked'], true],
+])('a Trailer beside %j passes: %j', (framing, passes) => {
+  const rawHeaders = ['Host', 'a', 'Trailer', 'X-Sum', ...framing]
+  const head = requestHead({ method: 'POST', url: '/', rawHeaders }, v4, 'host')
+  expect(Object.hasOwn(head?.headers ?? {}, 'Trailer')).toBe(passes)
 })

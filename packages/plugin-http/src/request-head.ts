@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
-import { isIPv6 } from 'node:net'
 import type { Endpoint } from '@tproxy/core'
+import { isChunked } from './framing.ts'
 
 /** Which name a plain request carries to the proxy: the client's Host header, or the original destination. */
 export type Authority = 'host' | 'destination'
@@ -17,8 +17,8 @@ export interface RequestHead {
  * Turns a request meant for an origin server into one for a proxy, or returns `undefined` when it names another scheme or
  * has no path that can follow a host.
  *
- * The port is always the original destination's, and so is the host unless the policy is `host` and the client named a
- * well-formed one: only with the name can a proxy choose between the sites that share an address. A proxy takes the
+ * The port is always the original destination's, and so is the host unless the policy is `host` and the client gave a
+ * name: only with the name can a proxy choose between the sites that share an address. A proxy takes the
  * name from the target and replaces Host by it (RFC 9112, 3.2.2), so both say the same.
  */
 export function requestHead(
@@ -31,7 +31,7 @@ export function requestHead(
   const absolute = /^([a-z][a-z0-9+.-]*):\/\/([^/?#]*)(.*)$/is.exec(url)
   if (absolute && absolute[1]?.toLowerCase() !== 'http') return undefined
   const claims = absolute?.[2] === undefined ? valuesOf(headers, 'host') : [absolute[2]]
-  const claim = policy === 'host' && claims.length === 1 ? hostOf(claims[0] ?? '') : undefined
+  const claim = policy === 'host' && claims.length === 1 ? nameOf(claims[0] ?? '') : undefined
   const address = destination.family === 6 ? `[${destination.address}]` : destination.address
   const authority = `${claim ?? address}${destination.port === 80 ? '' : `:${destination.port}`}`
 
@@ -46,16 +46,24 @@ export function requestHead(
   }
 }
 
-/** The host of a Host header without its port, when it is one that can stand in a URL. */
-function hostOf(value: string): string | undefined {
-  const [, name, v6] = /^(?:([a-z0-9._~-]{1,255})|\[([0-9a-f:.]+)\])(?::\d*)?$/i.exec(value.trim()) ?? []
-  if (v6 !== undefined) return isIPv6(v6) ? `[${v6}]` : undefined
-  return name
+/**
+ * The name in a Host header, without its port, when it can stand in a URL. Addresses and `localhost` are none: the former
+ * could only say the destination or something else, and the latter the proxy would take for itself. Nor is what ends in a
+ * number: resolvers take `2130706433` and `127.1` for addresses.
+ */
+function nameOf(value: string): string | undefined {
+  const [, name = ''] = /^([a-z0-9._~-]{1,255})(?::\d*)?$/i.exec(value.trim()) ?? []
+  // RFC 6761, 6.3: and all names below it.
+  const [, last = ''] = /([^.]*)\.?$/.exec(name) ?? []
+  return last === '' || /^(?:localhost|\d+|0x[0-9a-f]*)$/i.test(last) ? undefined : name
 }
 
-// RFC 9110, 7.6.1, and what proxies have always dropped besides. Expect is sent again by the forwarder.
+// RFC 9110, 7.6.1, and what proxies have always dropped besides; HTTP2-Settings belongs to an Upgrade (RFC 7540, 3.2.1).
+// Expect is sent again by the forwarder.
 const hopByHop = new Set(
-  'connection keep-alive proxy-connection proxy-authorization te upgrade host expect'.split(' '),
+  'connection keep-alive proxy-connection proxy-authorization te upgrade http2-settings host expect'.split(
+    ' ',
+  ),
 )
 
 function endToEnd(headers: readonly (readonly [string, string])[]): Record<string, string | string[]> {
@@ -65,6 +73,8 @@ function endToEnd(headers: readonly (readonly [string, string])[]): Record<strin
   // The framing is not the client's to hide.
   dropped.delete('content-length')
   dropped.delete('transfer-encoding')
+  // Where no chunks follow there are no trailers, and node throws ERR_HTTP_TRAILER_INVALID (24.21).
+  if (!isChunked(valuesOf(headers, 'transfer-encoding'))) dropped.add('trailer')
 
   const kept = new Map<string, { name: string; values: string[] }>()
   for (const [name, value] of headers) {
@@ -90,8 +100,13 @@ function valuesOf(headers: readonly (readonly [string, string])[], wanted: strin
   return headers.filter(([name]) => name.toLowerCase() === wanted).map(([, value]) => value)
 }
 
-/** The bytes of a request that node has already parsed, to be sent again elsewhere. */
-export function replay({ method, url, httpVersion, rawHeaders }: IncomingMessage): Buffer {
-  const lines = pairs(rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`)
+/** The head of a request that node has already parsed, to be read again, but for some headers. */
+export function replay(
+  { method, url, httpVersion, rawHeaders }: IncomingMessage,
+  without: readonly string[],
+): Buffer {
+  const lines = pairs(rawHeaders)
+    .filter(([name]) => !without.includes(name.toLowerCase()))
+    .map(([name, value]) => `${name}: ${value}\r\n`)
   return Buffer.from(`${method} ${url} HTTP/${httpVersion}\r\n${lines.join('')}\r\n`, 'latin1')
 }

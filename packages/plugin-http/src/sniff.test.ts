@@ -2,37 +2,9 @@ import { duplexPair } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { setTimeout as wait } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
-import { looksLikeHttp, sniff } from './sniff.ts'
+import { sniff } from './sniff.ts'
 
 const patience = { silenceMs: 40, lineMs: 80 }
-
-describe('the first bytes of a connection', () => {
-  test.each([
-    'GET / HTTP/1.1\r\n',
-    'GET /a?b=c HTTP/1.0\n',
-    '\r\nM-SEARCH * HTTP/1.1\r\nHost: x',
-    'POST http://a/ HTTP/1.1\r\n',
-  ])('%j are HTTP, and so may become all their beginnings', (text) => {
-    expect(looksLikeHttp(Buffer.from(text))).toBe(true)
-    const line = text.indexOf('\n', 3)
-    for (let length = 0; length < line; length++)
-      expect(looksLikeHttp(Buffer.from(text.slice(0, length)))).toBeUndefined()
-  })
-
-  test.each([
-    'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
-    'QUIT\r\n',
-    'GET /\r\n',
-    'HELO there HTTP\r\n',
-    '\x16\x03\x01\x02\x00',
-    '{"jsonrpc": 2}',
-    ' GET / HTTP/1.1\r\n',
-    `${'A'.repeat(65)}`,
-    `GET /${'a'.repeat(20_000)}`,
-  ])('%j are not HTTP', (text) => {
-    expect(looksLikeHttp(Buffer.from(text))).toBe(false)
-  })
-})
 
 describe('sniffing', () => {
   test('leaves every byte in place, however it arrives', async () => {

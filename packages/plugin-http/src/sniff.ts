@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { looksLikeHttp } from './request-line.ts'
 
 /** How long a client may stay silent before it is taken for one that waits for the server to speak first. */
 export interface Patience {
@@ -6,19 +7,6 @@ export interface Patience {
   readonly silenceMs: number
   /** Milliseconds for the whole request line. */
   readonly lineMs: number
-}
-
-// RFC 9112, 3: method SP request-target SP HTTP-version. Empty lines before it are ignored (2.2).
-const requestLine = /^(?:\r?\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^\s]+ HTTP\/1\.[01]\r?\n/
-const beginning =
-  /^(?:\r?\n)*(?:\r|[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: (?:[^\s]+(?: H?T?T?P?\/?1?\.?[01]?\r?)?)?)?)?$/
-const longestLine = 16_384
-
-/** Whether bytes are an HTTP/1.x request line, are not, or may still become one. */
-export function looksLikeHttp(bytes: Buffer): boolean | undefined {
-  const text = bytes.toString('latin1')
-  if (requestLine.test(text)) return true
-  return beginning.test(text) && text.length < longestLine ? undefined : false
 }
 
 /**

@@ -150,6 +150,7 @@ describe('a CONNECT that is refused', () => {
     ['HTTP/1.1 103 Early Hints\r\n\r\nSSH-2.0-OpenSSH\r\n', /Parse Error/],
     [`HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nX: ${'x'.repeat(100_000)}`, /Overflow/i],
     ['HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n', /answered 301/],
+    ['HTTP/1.1 403 \x1b[2JNo\x07\r\n\r\n', /answered 403 \[2JNo$/],
     ['SSH-2.0-OpenSSH\r\n', /Parse Error/],
     ['HTTP/9.9 200 OK\r\n\r\n', /Parse Error/],
     ['HTTP/1.1 200 OK\r\nX: ', /hang up/],

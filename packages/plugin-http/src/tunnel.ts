@@ -1,17 +1,18 @@
 import { type ClientRequest, type RequestOptions, request } from 'node:http'
 import type { Socket } from 'node:net'
 import { type Destination, formatDestination } from '@tproxy/core'
+import { printable } from './answer-head.ts'
 import { credentialsHint, dial, failure, type Way } from './dial.ts'
 
 /**
  * Opens a tunnel with CONNECT (RFC 9110, 9.3.6) within the deadline and resolves with its socket, bytes that came with
  * the reply unread in it. Rejects with `E_UPSTREAM`; the socket is closed by then.
  */
-export function tunnel(way: Way, destination: Destination, signal: AbortSignal): Promise<Socket> {
+export async function tunnel(way: Way, destination: Destination, signal: AbortSignal): Promise<Socket> {
   const { proxy, timeoutMs } = way
   const authority = formatDestination(destination)
   let step = `connect to ${proxy.name}`
-  if (signal.aborted) return Promise.reject(failure(step, new Error('aborted')))
+  if (signal.aborted) throw failure(step, new Error('aborted'))
 
   const { promise, resolve, reject } = Promise.withResolvers<Socket>()
   const socket = dial(way, { allowHalfOpen: true })
@@ -56,7 +57,7 @@ export function tunnel(way: Way, destination: Destination, signal: AbortSignal):
           ask = hear()
         } else {
           const hint = credentialsHint(statusCode, proxy)
-          fail(new Error(`the proxy answered ${statusCode} ${statusMessage ?? ''}`.trimEnd()), hint)
+          fail(new Error(`the proxy answered ${statusCode} ${printable(statusMessage)}`.trimEnd()), hint)
         }
       })
   let ask = hear()

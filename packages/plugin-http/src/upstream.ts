@@ -24,9 +24,10 @@ export interface HttpUpstreamOptions {
   /**
    * Which host a forwarded request names to the proxy; the port is always the original destination's.
    *
-   * - `'host'` (default): the client's Host header, when it is well-formed, else the address. A proxy replaces Host by
-   *   what the request names (RFC 9112, 3.2.2), so only this reaches sites that share an address. The header is a claim:
-   *   through the proxy a client can reach any name on that port, whatever address it connected to.
+   * - `'host'` (default): the name in the client's Host header, else the address; an address there or `localhost` is no
+   *   name. A proxy replaces Host by what the request names (RFC 9112, 3.2.2), so only this reaches sites that share an
+   *   address. The header is a claim: through the proxy a client can reach any name on that port, whatever address it
+   *   connected to.
    * - `'destination'`: the original destination's address, a fact. Strict, and wrong for sites that share an address.
    */
   readonly authority?: Authority

@@ -30,8 +30,8 @@ export async function answer(toServer: ClientRequest): Promise<{ response: Incom
   return { response, body: await buffer(response) }
 }
 
-/** Writes text, ends, and returns all that comes back. */
-export async function exchange(connection: Duplex, text: string): Promise<string> {
+/** Writes a text, ends, and returns all that comes back. */
+export async function exchange(connection: Duplex, text: string | Buffer): Promise<string> {
   connection.end(text)
   return (await buffer(connection)).toString('latin1')
 }
