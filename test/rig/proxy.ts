@@ -60,6 +60,7 @@ const plugins: Record<string, Plugin> = {
   dialled: dialled(),
   // Web pages are left alone.
   mixed: ({ destination: { port } }) => (port === 80 ? direct() : byItself),
+  alternating: ({ id }) => (id % 2 === 0 ? direct() : byItself),
   // Its programs' kernels ask a second time, after a second.
   slow: async function slow() {
     await sleep(1_500)

@@ -4,8 +4,8 @@ import { Alone } from './alone.ts'
 import type { Opening, Openings } from './openings.ts'
 import type { TcpSocket } from './tcp-socket.ts'
 
-/** A handshake with our listener takes less than a millisecond; a round of looks, five seconds. */
-const patientLooks = 2
+/** A handshake with our listener takes less than a millisecond, and where its packets are lost, they are sent again for as long. */
+const handshakeMs = 30_000
 
 interface HeldOptions {
   readonly openings: Openings
@@ -21,8 +21,7 @@ export class Held implements Opening {
   #hasGivenUp = false
   #gaveUp: (() => void) | undefined
   #came: ((end: TcpSocket | undefined) => void) | undefined
-  /** Since it was steered. */
-  #looks = 0
+  #steeredAt = 0
 
   constructor(held: HeldSyn, { openings, acceptor }: HeldOptions) {
     this.held = held
@@ -58,6 +57,7 @@ export class Held implements Opening {
   accept(came: (end: TcpSocket | undefined) => void): void {
     this.#isLetGo = true
     this.#came = came
+    this.#steeredAt = performance.now()
     const { family, ifindex } = this.#acceptor
     if (!this.#openings.kernel.steer(this.held, family, ifindex)) return this.ended()
     this.#acceptor.expect(this.held.key, (end) => {
@@ -86,7 +86,7 @@ export class Held implements Opening {
 
   /** That its program gave up while it was being accepted shows here, where that event was lost. */
   look(): void {
-    if (this.#came !== undefined && ++this.#looks > patientLooks) this.ended()
+    if (this.#came !== undefined && performance.now() - this.#steeredAt > handshakeMs) this.ended()
   }
 
   ended(): void {
