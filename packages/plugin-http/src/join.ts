@@ -7,6 +7,8 @@ import { reset } from '@tproxy/core'
  * `fail` is called when the tunnel breaks before both have ended; the tunnel is reset when the client breaks off.
  */
 export function join(client: Duplex, tunnel: Socket, fail: (cause: Error) => void): void {
+  // The client may have gone when the tunnel was up and nobody had been told yet: its 'close' does not come again.
+  if (client.destroyed) return reset(tunnel)
   let cause = new Error('the connection to the proxy was cut')
   tunnel.on('error', (error) => {
     cause = error
