@@ -102,7 +102,8 @@ export function exchanger(way: Way): (exchange: Exchange) => Promise<void> {
   return (exchange) => {
     const { request, response, head, agent } = exchange
     const { promise, resolve } = Promise.withResolvers<void>()
-    if (response.closed || request.destroyed) return Promise.resolve()
+    // Of a client that went away after it had asked for another protocol, node tells the requests nothing (24.21).
+    if (response.closed || request.destroyed || request.socket.destroyed) return Promise.resolve()
     response.once('close', resolve)
     exchanges.set(request, exchange)
     request.headers = Object.freeze({ ...head.headers }) as IncomingMessage['headers']

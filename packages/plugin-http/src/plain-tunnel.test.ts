@@ -169,11 +169,13 @@ describe('an offer of HTTP/2, as Java and curl make it,', () => {
   test('that comes before the last answer does ends the connection, rather than its order', async () => {
     await using proxy = await proxyServer({ origin: () => {} })
     const connection = await open(proxy)
-    const request = `GET / HTTP/1.1\r\nHost: a\r\n${offer}\r\n`
-    connection.write(`${request}${request}`)
+    const request = 'GET / HTTP/1.1\r\nHost: a\r\n'
+    connection.write(`${request}\r\n${request}\r\n${request}${offer}\r\n`)
     expect(await end(connection)).toMatchObject({
       message: expect.stringMatching(/asks for another protocol before the last request was answered/),
     })
+    // None of the requests is made any more.
+    await wait(30)
     await proxy.idle()
   })
 })

@@ -43,6 +43,21 @@ test('once it is shut, holds back all but what was on its way, and the writer, u
   expect(written).toBe(3)
 })
 
+test('lets no more than a portion through to an end that looks and does not read', async () => {
+  const { near, far, valve } = pair(cut)
+  valve.portion = 100
+  const look = () => {}
+  far.on('readable', look)
+  near.write(Buffer.alloc(1000))
+  await wait(5)
+  expect(far.readableLength).toBe(100)
+  far.off('readable', look)
+  const sizes = portions(far)
+  far.once('data', () => valve.shut())
+  await wait(5)
+  expect(sizes).toEqual([100, 100])
+})
+
 test('shut before anything was sent, holds back the first byte as well', async () => {
   const { near, far, valve } = pair(cut)
   const sizes = portions(far)
