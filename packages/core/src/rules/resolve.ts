@@ -95,19 +95,22 @@ function resolveAction({ action }: Rule, names: Names): Pick<ResolvedRule, 'acti
 
 /** Conditions on addresses, by family: one that is named only for the other family never matches. */
 function resolveAddresses(field: 'to' | 'from', rule: Rule): Conditions {
+  // Once for both families: it is what a long list costs most.
+  const parse = (given: OneOf<string>) =>
+    list(given).map((text) => {
+      const parsed = parseAddresses(text)
+      if (parsed === undefined) throw invalid(field, text)
+      return parsed
+    })
+  const [wanted, unwanted] = [rule[field], rule.not?.[field]].map((given) =>
+    given === undefined ? undefined : parse(given),
+  )
   const families = ([4, 6] as const).map((family) => {
     const excluded = (rule.ip !== undefined && rule.ip !== family) || rule.not?.ip === family
     // Once is enough to keep a family out.
     if (excluded && field === 'to') return []
-    const of = (given: OneOf<string>) =>
-      merge(
-        list(given).flatMap((text) => {
-          const parsed = parseAddresses(text)
-          if (parsed === undefined) throw invalid(field, text)
-          return parsed.family === family ? [parsed.range] : []
-        }),
-      )
-    const [wanted, unwanted] = [rule[field], rule.not?.[field]]
+    const of = (given: ReturnType<typeof parse>) =>
+      merge(given.flatMap((each) => (each.family === family ? [each.range] : [])))
     return intersect(
       wanted === undefined ? undefined : of(wanted),
       unwanted === undefined ? undefined : complement(of(unwanted), bits(family === 4 ? 32 : 128)),
