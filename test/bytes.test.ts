@@ -60,7 +60,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   test('a static program, into which nothing can be preloaded, is intercepted and answered', async () => {
     const before = proxy.events.filter(({ event }) => event === 'session').length
     const result = await shortConnections(world.client, { address: origin, port: 7, count: 20, parallel: 5 })
-    expect(result).toMatchObject({ succeeded: 20, failed: 0, unanswered: 0, stalled: 0 })
+    expect(result).toMatchObject({ succeeded: 20, failed: 0, error: '', unanswered: 0, stalled: 0 })
     const sessions = proxy.events.filter(({ event }) => event === 'session').slice(before)
     expect(sessions.map((session) => session.process.name)).toEqual(Array(20).fill('crowd'))
   })

@@ -45,7 +45,7 @@ describe('while it runs', () => {
     const results = await load
     expect(results.length).toBeGreaterThan(2)
     for (const result of results)
-      expect(result).toMatchObject({ succeeded: 500, failed: 0, unanswered: 0, stalled: 0 })
+      expect(result).toMatchObject({ succeeded: 500, failed: 0, error: '', unanswered: 0, stalled: 0 })
   })
 
   test('its counts end with it', async () => {

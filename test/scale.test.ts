@@ -69,7 +69,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
       count: 10_000,
       parallel: 50,
     })
-    expect(result).toMatchObject({ succeeded: 10_000, failed: 0, unanswered: 0, stalled: 0 })
+    expect(result).toMatchObject({ succeeded: 10_000, failed: 0, error: '', unanswered: 0, stalled: 0 })
     const after = await settle(before)
     expect(after.fds).toBe(before.fds)
     for (const map of ['legs', 'flows'])
@@ -92,7 +92,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     // Other tests may run beside; a search among all would take hundreds of times as long.
     expect(bulkMs).toBeLessThan(2 * others.bulkMs + 50)
     expect(shortMs).toBeLessThan(2 * others.shortMs + 50)
-    expect(await exchange()).toMatchObject({ succeeded: 10_000, failed: 0, unanswered: 0 })
+    expect(await exchange()).toMatchObject({ succeeded: 10_000, failed: 0, error: '', unanswered: 0 })
     expect((await settle(before)).fds).toBe(before.fds)
   }, 120_000)
 
@@ -145,7 +145,7 @@ describe('100 000 short connections in a row', () => {
     for (const address of origins) {
       const options = { address, port: 7, count: 10_000, parallel: 50 }
       const result = await shortConnections(world.client, options)
-      expect(result).toMatchObject({ succeeded: 10_000, failed: 0, unanswered: 0, stalled: 0 })
+      expect(result).toMatchObject({ succeeded: 10_000, failed: 0, error: '', unanswered: 0, stalled: 0 })
       looks.push(await atEase())
     }
     const [first, half, last] = [looks[1], looks[4], looks[9]]

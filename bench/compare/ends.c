@@ -253,6 +253,7 @@ static void *serve(void *argument)
 		accepted->port = listener->port;
 		accepted->fd = accept(listener->fd, NULL, NULL);
 		if (accepted->fd < 0 || pthread_create(&thread, &detached, serve_one, accepted)) {
+			perror("serve a connection");
 			close(accepted->fd);
 			free(accepted);
 		}
@@ -286,7 +287,7 @@ static void fail(const char *what)
 
 static void fail_to_verify(const char *what)
 {
-	fprintf(stderr, "%s is not what was sent, or did not come\n", what);
+	fprintf(stderr, "%s is not what was sent, or did not come (last error: %m)\n", what);
 	exit(1);
 }
 

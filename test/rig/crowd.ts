@@ -10,7 +10,7 @@ export interface CrowdResult {
   /** Took more than a second. */
   readonly stalled: number
   readonly slowestMs: number
-  /** The last error. */
+  /** The last one: what it was, when, and from which port. */
   readonly error: string
 }
 

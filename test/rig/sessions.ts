@@ -35,6 +35,16 @@ export function ends(proxy: Program): Record<string, unknown>[] {
   return proxy.events.filter(({ event }) => event === 'end')
 }
 
+/**
+ * Of many that had been peeked at, those that were relayed. But for a few whose upstream looked far, for it takes 4 ms to hear of
+ * its answer beside other work.
+ */
+export function relayed(proxy: Program): Record<string, unknown>[] {
+  const found = ends(proxy).filter(({ carried }) => carried !== 'splice')
+  const others = found.filter(({ notSpliced }) => !String(notSpliced).startsWith('the upstream is far'))
+  return (found.length - others.length) * 50 < ends(proxy).length ? others : found
+}
+
 export function warnings(proxy: Program): string[] {
   return proxy.events.filter(({ event }) => event === 'warning').map(({ message }) => String(message))
 }
