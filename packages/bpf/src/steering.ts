@@ -36,6 +36,9 @@ const ours = /^(wan_egress|splice_egress(_b)?)$/
 /** Those that go by the addresses of a packet, also of an instance that has left its connections to the kernel. */
 const carrying = /^splice_egress(_b)?$/
 
+/** Until it is looked again for others at a hook, who may have come any time. */
+const observedMs = 10
+
 const objectPath = fileURLToPath(new URL('../dist/steer.bpf.o', import.meta.url))
 
 /** Packets by outcome, since load; see `enum counter` in contract.h. */
@@ -61,10 +64,11 @@ export class Steering {
   readonly #flowKey = Buffer.alloc(flowKeySize)
   readonly #flow = Buffer.alloc(flowSize)
   /** Programs at the egress of an interface when they were last looked at. */
-  #observers: { ifindex: number; ids: readonly number[]; isUnobserved: boolean } = {
+  #observers: { ifindex: number; ids: readonly number[]; isUnobserved: boolean; until: number } = {
     ifindex: 0,
     ids: [],
     isUnobserved: false,
+    until: 0,
   }
   #closed = false
 
@@ -182,21 +186,20 @@ export class Steering {
 
   /**
    * Whether nobody else looks at what leaves by an interface. Somebody who does may go by the socket of a packet, and a SYN that
-   * was held has none when it leaves. About 3 µs.
+   * was held has none when it leaves. To look takes 3 to 20 µs, for which a program waits: what was found holds for a while.
    */
   isUnobserved(ifindex: number): boolean {
-    const all = programsAt(ifindex, Tcx.egress)
+    const now = performance.now()
     const known = this.#observers
-    if (
-      known.ifindex !== ifindex ||
-      known.ids.length !== all.length ||
-      all.some((id, at) => known.ids[at] !== id)
-    ) {
+    if (known.ifindex === ifindex && now < known.until) return known.isUnobserved
+    const ids = programsAt(ifindex, Tcx.egress)
+    let { isUnobserved } = known
+    if (known.ifindex !== ifindex || ids.join() !== known.ids.join()) {
       const own = programId(this.egress)
-      const others = all.filter((id) => id !== own && !carrying.test(programName(id) ?? ''))
-      this.#observers = { ifindex, ids: all, isUnobserved: others.length === 0 }
+      isUnobserved = ids.every((id) => id === own || carrying.test(programName(id) ?? ''))
     }
-    return this.#observers.isUnobserved
+    this.#observers = { ifindex, ids, isUnobserved, until: now + observedMs }
+    return isUnobserved
   }
 
   /** The file descriptors of all links: a process that inherits them keeps the programs attached. */

@@ -27,18 +27,17 @@ export class Openings implements Disposable {
   /** What this round has still to look at. */
   #left: Opening[] = []
   #perStep = 0
+  /** What nobody waits for. */
+  readonly #news: { readonly event: OpeningEvent; readonly isOver: boolean }[] = []
+  #telling: NodeJS.Immediate | undefined
 
   /** `held` hears of each that waits. */
   constructor(kernel: KernelOpenings, held: (held: HeldSyn) => void) {
     this.kernel = kernel
     this.#listening = kernel.listen({
       held,
-      reached: ({ id }) => this.#known.get(id)?.reached?.(),
-      ended: (event) => {
-        const opening = this.#known.get(event.id)
-        this.#known.delete(event.id)
-        opening?.ended(event)
-      },
+      reached: (event) => this.#tellLater(event, false),
+      ended: (event) => this.#tellLater(event, true),
     })
     this.#round = setInterval(() => this.#look(), stepMs).unref()
   }
@@ -55,7 +54,24 @@ export class Openings implements Disposable {
 
   [Symbol.dispose](): void {
     clearInterval(this.#round)
+    clearImmediate(this.#telling)
     this.#listening.close()
+  }
+
+  /** A program may wait for the decision about what was held at the same time, which comes first. */
+  #tellLater(event: OpeningEvent, isOver: boolean): void {
+    this.#news.push({ event, isOver })
+    this.#telling ??= setImmediate(() => this.#tell())
+  }
+
+  #tell(): void {
+    this.#telling = undefined
+    for (const { event, isOver } of this.#news.splice(0)) {
+      const opening = this.#known.get(event.id)
+      if (isOver) this.#known.delete(event.id)
+      if (isOver) opening?.ended(event)
+      else opening?.reached?.()
+    }
   }
 
   #look(): void {
