@@ -17,7 +17,7 @@ test('what is held, and decided at once, goes before news of those that nobody w
   const { fake, told } = kernel()
   const order: string[] = []
   using openings = new Openings(fake, async () => {
-    await undefined
+    await Promise.resolve()
     order.push('decided')
   })
   openings.add({ id: 1, reached: () => order.push('reached'), ended: () => order.push('ended') })
