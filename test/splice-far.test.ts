@@ -103,11 +103,15 @@ describe.each([4, 6] as const)('over IPv%i,', (family) => {
   test.each(['cubic', 'bbr'])(
     'an upload by a long way takes no longer than without a proxy, with %s',
     async (control) => {
-      const size = 12_000_000
-      const alone = await upload(far[family], { control, size })
+      // The quicker of two: others use the processors, too.
+      const measure = async () => {
+        const [one, two] = [await once(), await once()]
+        return Math.min(one.seconds, two.seconds)
+      }
+      const once = () => upload(far[family], { control, size: 12_000_000 })
+      const alone = await measure()
       await using _ = await proxied()
-      const { seconds } = await upload(far[family], { control, size })
-      expect(seconds).toBeLessThan(2 * alone.seconds)
+      expect(await measure()).toBeLessThan(2 * alone)
     },
   )
 })
