@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { HeldSyn, Watched } from '@tproxy/bpf'
 import { expect, test } from 'vitest'
 import type { SessionEnd } from '../session.ts'
@@ -44,4 +45,16 @@ test('where events are lost, a look finds that it was reached, and the second on
   expect(ends).toEqual([{ how: 'reset' }])
   expect(it.bytes).toEqual({ sent: 5, received: 7 })
   expect(known.size).toBe(0)
+})
+
+test('where only its end is heard of, it was reached, and ended as it did', async () => {
+  const { it } = alone(() => undefined)
+  const answered = it.answered
+  const ends: SessionEnd[] = []
+  it.ended({ event: 2, id: 1, state: 5, error: 0, sent: 5n, received: 7n })
+  expect(await answered).toBe(it)
+  it.carry({ idleMs: 0, halfClosedMs: 0, relay: () => {}, silent: () => {}, ended: (end) => ends.push(end) })
+  await nextTurn()
+  expect(ends).toEqual([{ how: 'closed' }])
+  expect(it.bytes).toEqual({ sent: 5, received: 7 })
 })

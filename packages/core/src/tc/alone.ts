@@ -113,6 +113,8 @@ export class Alone implements LazyStream, Splice, Opening {
 
   ended(event: OpeningEvent): void {
     this.#bytes = { sent: Number(event.sent), received: Number(event.received) }
+    // Where the event was lost that said so.
+    if (event.state !== tcp.synSent) this.reached()
     this.#reached?.reject(this.#whyNot(event))
     this.#reached = undefined
     this.#finish(endOf(event))
