@@ -28,7 +28,7 @@ print(time.monotonic() - start)
 `
 
 await using stack = new AsyncDisposableStack()
-const world = stack.use(await World.create({ congestion: 'machine', rss: false }))
+const world = stack.use(await World.create({ congestion: 'machine' }))
 stack.use(
   await joinByTunnel(
     { host: world.client, name: 'tun0', addresses: ['192.0.2.5/30'] },

@@ -9,7 +9,7 @@ import { addresses, type Memory, memory, tellRules, World } from './rig/world.ts
 let world: World
 let proxy: Program
 beforeAll(async () => {
-  world = await World.create()
+  world = await World.create({ rss: true })
   // A connection that goes direct has two ends in TIME_WAIT towards one destination, the program's and ours. Beyond 14 000
   // of them the kernel searches the default 28 000 ports for milliseconds per connect(2), without any proxy too.
   await world.client.sh("echo '1024 65535' >/proc/sys/net/ipv4/ip_local_port_range")

@@ -12,8 +12,7 @@ export const reason = (error: unknown): string =>
 
 /** Starts a side in a world of its own, for as long as the stack. */
 export async function open(stack: AsyncDisposableStack, side: Side): Promise<Ready> {
-  // Packets go up the stack where they were sent, on the CPU of the traffic.
-  const world = stack.use(await World.create({ congestion: 'machine', rss: false }))
+  const world = stack.use(await World.create({ congestion: 'machine' }))
   const server = world.internet.spawn('taskset', ['-c', '0', ends, 'serve', `${port}`])
   await server.until(({ stdout }) => stdout.includes('ready'), 'the server')
   await side.steer?.(world)
