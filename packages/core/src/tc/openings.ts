@@ -68,9 +68,10 @@ export class Openings implements Disposable {
     this.#telling = undefined
     for (const { event, isOver } of this.#news.splice(0)) {
       const opening = this.#known.get(event.id)
-      if (isOver) this.#known.delete(event.id)
-      if (isOver) opening?.ended(event)
-      else opening?.reached?.()
+      if (isOver) {
+        this.#known.delete(event.id)
+        opening?.ended(event)
+      } else opening?.reached?.()
     }
   }
 
