@@ -84,18 +84,19 @@ describe.each(modes)('%s', (fastpath) => {
   })
 
   test('a proxy that does not read holds no more than without', async () => {
-    // How much the buffers on the way hold differs from connection to connection, by some megabytes: the mean of several.
+    // How much the buffers on the way hold differs from connection to connection, mostly 2 to 10 MB, one in forty 16 and
+    // more, with and without the fastpath: the median of fifteen, which differs by 2 MB.
     const sent = async (options: ProxyProgramOptions): Promise<number> => {
       await using proxy = await proxied(options)
       const words = { echo: 100 * MB, random: true, timeout: 3000 }
       const held = await Promise.all(
-        Array.from({ length: 5 }, () => holdDial(world.client, [origin, 1005], words)),
+        Array.from({ length: 15 }, () => holdDial(world.client, [origin, 1005], words)),
       )
       await sleep(100)
       const all = await Promise.all(held.map(({ release }) => release()))
       if (options.fastpath !== 'off') expect(await count(proxy, 'unread')).toBeGreaterThan(0)
       for (const { sent } of all) expect(sent).toBeLessThan(50 * MB)
-      return all.reduce((sum, { sent }) => sum + sent, 0) / all.length
+      return all.map(({ sent }) => sent).sort((a, b) => a - b)[7] as number
     }
     const [off, on] = [
       await sent({ fastpath: 'off', plugin: 'accepting' }),
