@@ -27,6 +27,6 @@ export async function loadedPrograms(host: Host): Promise<string[]> {
   const text = await host.sh('PATH=$PATH:/usr/sbin bpftool -j prog show')
   const programs = JSON.parse(text) as { id: number; name?: string }[]
   return programs
-    .filter(({ name }) => /^(wan_egress|lo_ingress|lo_egress|listener_looku|connect_owner)/.test(name ?? ''))
+    .filter(({ name }) => /^(wan_egress|lo_ingress|lo_egress|listener_looku|connect_o)/.test(name ?? ''))
     .map(({ name, id }) => `${name} ${id}`)
 }

@@ -91,9 +91,9 @@ struct {
 } flows SEC(".maps");
 
 /* What becomes of connections that programs open, as struct held and struct opening_event. Written
- * by: wan_egress, connect_owner. Read by: the process. Bounded: LIMIT_EVENTS. Full: the connection
- * is not held, but accepted before it is decided; an end is lost and counted, and the process looks
- * at what was left alone now and then anyway. */
+ * by: wan_egress, connect_owner, connect_outcome. Read by: the process. Bounded: LIMIT_EVENTS.
+ * Full: the connection is not held, but accepted before it is decided; an end is lost and counted,
+ * and the process looks at what was left alone now and then anyway. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, LIMIT_EVENTS);

@@ -6,10 +6,10 @@
 #include "contract.h"
 
 /* What is known of a local TCP socket that connects: who opened it, and what was decided about it.
- * It lives and dies with the socket. Written by: connect_owner, wan_egress, release. Read by:
- * wan_egress, per packet, and remember. Bounded: by the sockets there are. Full (no memory for the
- * socket's options): what is not to be left alone does not begin, for its later packets would not
- * follow. */
+ * It lives and dies with the socket. Written by: connect_owner, connect_outcome, wan_egress,
+ * release. Read by: wan_egress, per packet, and remember. Bounded: by the sockets there are. Full
+ * (no memory for the socket's options): what is not to be left alone does not begin, for its later
+ * packets would not follow. */
 enum decided {
 	UNDECIDED = 0,
 	DECIDED_BY_RULE,
@@ -34,6 +34,7 @@ struct opened {
 	__u32 ifindex; /* where that was. What arrives elsewhere may be a tunnel's, around it */
 	__u32 id;      /* that the process knows it by; 0: it does not */
 	__u32 stage;
+	__u32 reached; /* the process has heard that it is */
 	struct verdict verdict;
 };
 

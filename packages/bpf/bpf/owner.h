@@ -74,7 +74,7 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 
 	if (to != BPF_TCP_SYN_SENT && to != BPF_TCP_ESTABLISHED && to != BPF_TCP_CLOSE)
 		return 0;
-	if (sk->__sk_common.skc_net.net->ns.inum != settings.netns)
+	if (!is_of_this_host(sk))
 		return 0;
 	if (to != BPF_TCP_SYN_SENT) {
 		tell_of(sk, from, to);
@@ -97,6 +97,7 @@ int BPF_PROG(connect_owner, struct sock *sk, int from, int to)
 	/* A socket may connect again after connect(AF_UNSPEC). */
 	opened->decided = UNDECIDED;
 	opened->stage = STAGE_NONE;
+	opened->reached = 0;
 	opened->id = 0;
 	return 0;
 }

@@ -134,9 +134,8 @@ export class Steering {
 
   /** Attaches what does not depend on an interface: owner tracing, the listener lookup and the hooks of lo. */
   attachReturnPath(loIfindex: number): void {
-    this.#links.add('connect_owner', () =>
-      this.#link('connect_owner', 'trace connects', 0, Attach.traceRawTp),
-    )
+    for (const program of ['connect_outcome', 'connect_owner'])
+      this.#links.add(program, () => this.#link(program, 'trace connects', 0, Attach.traceRawTp))
     this.#links.add('listener_lookup', () => {
       const netns = openSync('/proc/self/ns/net', 'r')
       try {
