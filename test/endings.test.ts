@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Dial, dial, holdDial } from './rig/client.ts'
+import { firewall } from './rig/firewall.ts'
 import type { Program } from './rig/host.ts'
 import { addresses, memory, type ProxyProgramOptions, World } from './rig/world.ts'
 
@@ -193,18 +194,45 @@ while True:
     'a proxy that is killed in the middle of a transfer by %s breaks it off: the client sees no clean end',
     async (carry) => {
       await using proxy = await world.proxy({ interfaces: ['wan0'], carry })
-      // Slower than any machine sends: who has read all and has nothing to say hears of no reset.
+      // Slower than any machine sends.
       const transfer = to(19, { send: '2000000000', slow: 10 })
       await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
       await sleep(300)
       await proxy.stop('SIGKILL')
       const { end, received } = await transfer
-      expect(end).toBe('ECONNRESET')
+      expect(end).toBe(carry === 'splice' ? 'ECONNABORTED' : 'ECONNRESET')
       expect(received).toBeGreaterThan(0)
       expect(received).toBeLessThan(2_000_000_000)
       // And nothing of it is in the way of the next connection.
       const { stdout } = await world.client.run('curl', ['-sS', '-m', '5', `http://${url}/after`])
       expect(stdout).toMatch(/^GET \/after/)
+    },
+  )
+
+  test.each(['splice', 'relay'] as const)(
+    'of what was on its way by %s when its proxy was killed, nothing leaves by itself; both ends are told',
+    async (carry) => {
+      await using proxy = await world.proxy({ interfaces: ['wan0'], carry })
+      const bind = (carry === 'splice' ? 30_100 : 30_200) + family
+      const before = originSays('error', 7).length
+      const held = await holdDial(world.client, [origin, 7], { bind, echo: 2_000_000_000 })
+      await proxy.until(({ events }) => events.some(({ event }) => event === 'session'), 'a session')
+      await sleep(100)
+      // What it sends is not acknowledged from now on, and would be sent again.
+      await using _left = await firewall(
+        world.internet,
+        'prerouting',
+        `tcp sport ${bind} counter`,
+        'tcp dport 7 meta length > 100 drop',
+      )
+      const transfer = held.release()
+      await sleep(100)
+      await proxy.stop('SIGKILL')
+      expect((await transfer).end).toBe(carry === 'splice' ? 'ECONNABORTED' : 'ECONNRESET')
+      if (carry === 'splice')
+        await world.origin.until(() => originSays('error', 7).length > before, 'a reset at the origin')
+      await sleep(1_500)
+      expect(await world.internet.sh('/usr/sbin/nft list ruleset')).toContain('counter packets 0 ')
     },
   )
 

@@ -148,6 +148,20 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(sessions(proxy)).toEqual([])
   })
 
+  test('when the proxy is killed, who waits for it is told, and goes nowhere', async () => {
+    await using proxy = await world.proxy({ interfaces: ['wan0'], plugin: 'slow' })
+    const dialled = dial(world.client, [origin, 7])
+    await sleep(300)
+    proxy.kill('SIGKILL')
+    await proxy.exited
+    const aborted = await dialled
+    expect(aborted.end).toBe('ECONNABORTED')
+    expect(aborted.connectMs).toBeLessThan(900)
+    // A SYN is repeated after a second.
+    await sleep(1_500)
+    expect(reachedFrom(7)).not.toContain(aborted.port)
+  })
+
   test('one whose route changes while it waits goes on waiting', async () => {
     await using proxy = await world.proxy({ interfaces: ['wan0', 'wan1'], plugin: 'slow' })
     const dialled = dial(world.client, [origin, 7], { echo: MB })

@@ -2,10 +2,11 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { useDirectory } from './rig/directory.ts'
+import { firewall } from './rig/firewall.ts'
 import { parsed, starts } from './rig/lines.ts'
 import { onTerminal } from './rig/terminal.ts'
 import { run } from './rig/tproxy-run.ts'
-import { addresses, tproxyRun, World } from './rig/world.ts'
+import { addresses, dialled, tproxyRun, World } from './rig/world.ts'
 
 const page = `http://${addresses[4].url}`
 const directory = useDirectory()
@@ -161,9 +162,43 @@ export default () => () => {
     await sleep(200)
     expect(isRunning(guard)).toBe(true)
     process.kill(guard, 'SIGKILL')
-    await program.until(({ stderr }) => stderr.includes('who guards the command has ended'), 'a warning')
+    await program.until(({ stderr }) => stderr.includes('who guards what is proxied has ended'), 'a warning')
     await program.stop()
   })
+
+  test.each([true, false])(
+    'leaves nothing to be sent past tproxy-run when that is killed; its program still ran: %s',
+    async (ran) => {
+      const port = ran ? 31_001 : 31_002
+      const program = `
+import socket, time
+it = socket.create_connection(('203.0.113.10', 7), source_address=('', ${port}))
+it.sendall(b'x')
+it.recv(1)
+print('answered', flush=True)
+input()
+it.sendall(b'secret' * 5000)
+${ran ? '' : 'it.close()'}
+print('sent', flush=True)
+time.sleep(60)`
+      await using run = world.run(['-q', '-p', dialled, '--', 'python3', '-c', program])
+      await run.until(({ stdout }) => stdout.includes('answered'), 'an answer')
+      // What it sends is not acknowledged from now on, and would be sent again.
+      await using _left = await firewall(
+        world.internet,
+        'prerouting',
+        `tcp sport ${port} counter`,
+        'tcp dport 7 meta length > 100 drop',
+      )
+      run.child.stdin?.write('\n')
+      await run.until(({ stdout }) => stdout.includes('sent'), 'what it sends')
+      await sleep(50)
+      run.kill('SIGKILL')
+      await run.exited
+      await sleep(1_500)
+      expect(await world.internet.sh('/usr/sbin/nft list ruleset')).toContain('counter packets 0 ')
+    },
+  )
 
   test('starts where a process with its own pid was killed before', async () => {
     const forge = `

@@ -29,6 +29,7 @@
 #include "hold.h"
 #include "alone.h"
 #include "owner.h"
+#include "leave.h"
 #include "loopback.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

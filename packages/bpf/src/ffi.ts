@@ -142,6 +142,8 @@ interface Libbpf {
   >
   /** A link of any kind; the fd is the link, closing it detaches. */
   createLink: Call<[program: number, target: number, attachType: number, options: null]>
+  /** What runs the program of such a link for each of what it iterates over, when it is read. */
+  createIterator: Call<[link: number]>
   objectInfo: (operation: string, fd: number, info: Buffer) => void
   programById: Call<[id: number]>
   queryPrograms: Call<
@@ -197,6 +199,7 @@ export const bpf: Libbpf = {
   ),
   createMap: bpfInt('int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const void *)'),
   createLink: bpfInt('int bpf_link_create(int, int, int, const void *)'),
+  createIterator: bpfInt('int bpf_iter_create(int)'),
   ringBufferFd: bind(libbpf, 'int ring_buffer__epoll_fd(void *)') as Libbpf['ringBufferFd'],
   consumeRingBuffer: bind(libbpf, 'int ring_buffer__consume(void *)') as Libbpf['consumeRingBuffer'],
   freeRingBuffer: bind(libbpf, 'void ring_buffer__free(void *)') as Libbpf['freeRingBuffer'],

@@ -157,6 +157,11 @@ export class Splicing implements Disposable {
     return this.#links.restore()
   }
 
+  /** The file descriptors of all links: a process that inherits them keeps the programs attached. */
+  get links(): readonly number[] {
+    return this.#links.descriptors
+  }
+
   /** Whether there is no pair: then the hooks look nothing up. To be false before {@link arm}, as it is at first. */
   set vacant(vacant: boolean) {
     this.#object.update('.data.vacant', u32(0), u32(vacant ? 1 : 0))

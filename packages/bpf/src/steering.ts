@@ -28,7 +28,7 @@ import { Openings } from './openings.ts'
 import { RulesInForce } from './rules-in-force.ts'
 
 /** `enum bpf_attach_type` of include/uapi/linux/bpf.h. */
-const Attach = { traceRawTp: 23, skLookup: 36 } as const
+const Attach = { traceRawTp: 23, iterator: 28, skLookup: 36 } as const
 
 /** The kernel cuts names to 15 characters. */
 const ours = /^(wan_egress|splice_egress(_b)?)$/
@@ -204,6 +204,19 @@ export class Steering {
   /** The file descriptors of all links: a process that inherits them keeps the programs attached. */
   get links(): readonly number[] {
     return this.#links.descriptors
+  }
+
+  /**
+   * An iterator: whoever reads it to its end resets all connections of this network namespace that are proxied, those that the
+   * process waits for included (bpf_sock_destroy, since 6.5). A descriptor that the caller closes; it outlives {@link close}.
+   */
+  proxiedEnder(): number {
+    const link = this.#link('end_proxied', 'iterate over sockets', 0, Attach.iterator)
+    try {
+      return bpf.createIterator('iterate over sockets', link)
+    } finally {
+      closeSync(link)
+    }
   }
 
   /**

@@ -197,16 +197,22 @@ export async function openTransport(
       )
     const unclaimed = setInterval(() => steering.forgetUnclaimed(), unclaimedMs).unref()
     undo.defer(() => clearInterval(unclaimed))
-    const guard = undo.use(
-      new Guard(options.failClosed === true ? scope : undefined, (message) => warnings.next(message)),
-    )
-    guard.hold(steering.links)
+    const guard =
+      directory === undefined
+        ? undo.use(
+            new Guard(options.failClosed === true ? scope : undefined, steering.proxiedEnder(), (message) =>
+              warnings.next(message),
+            ),
+          )
+        : undefined
+    const attachedAnew = () => guard?.hold([...steering.links, ...(splicing?.links ?? [])])
+    attachedAnew()
     undo.use(
       watchAttached({
         steering,
         splicing,
         interfaces: () => attached.interfaces,
-        attached: () => guard.hold(steering.links),
+        attached: attachedAnew,
         warn: (message) => warnings.next(message),
       }),
     )
@@ -219,7 +225,7 @@ export async function openTransport(
           return { present: present.filter(({ name }) => taken.every((each) => each.name !== name)), taken }
         },
         devices: attached,
-        attached: () => guard.hold(steering.links),
+        attached: attachedAnew,
         changed: async () => {
           rules.refresh()
           if (await instance.restore())
