@@ -158,7 +158,8 @@ export default () => () => {
     await using program = world.run(['--json', '--', 'sleep', '60'], { input: '' })
     await program.until(({ stderr }) => stderr.includes('"ready"'), 'the ready line')
     const guard = Number(await world.client.sh(`pgrep -P ${program.pid} -f cgroup.kill`))
-    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(guard, signal)
+    const signals = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGABRT', 'SIGUSR1'] as const
+    for (const signal of signals) process.kill(guard, signal)
     await sleep(200)
     expect(isRunning(guard)).toBe(true)
     process.kill(guard, 'SIGKILL')

@@ -28,6 +28,7 @@ export class Carrier implements SpliceListener {
   /** Until the session's end. */
   carry(transport: Transport, transforms: Transforms | undefined): void {
     const { connection } = this.#session
+    this.#upstream?.resetOnClose?.()
     const carried =
       transforms !== undefined
         ? 'a plugin reads the bytes'
@@ -60,6 +61,7 @@ export class Carrier implements SpliceListener {
 
   #begin(upstream: Duplex, transforms: Transforms | undefined): void {
     const { connection, relayed } = this.#session
+    const towards = this.#upstream
     if (upstream instanceof Socket) upstream.setKeepAlive(true, keepAliveMs).setNoDelay(true)
     this.#relay = new Relay(connection.socket, upstream, {
       idleMs: this.idleMs,
@@ -67,6 +69,7 @@ export class Carrier implements SpliceListener {
       bytes: relayed,
       ...(transforms && { transforms }),
       clientEnded: () => connection.accepted.closeInOrder?.(),
+      upstreamEnded: () => towards?.closeInOrder?.(),
     })
     void this.#relay.ended.then((end) => {
       if (end.how !== 'closed') this.#splice?.abort(end)

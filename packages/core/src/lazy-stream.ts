@@ -1,5 +1,7 @@
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { reset } from './relay.ts'
+import { TcpSocket } from './tc/tcp-socket.ts'
 import type { LazyStream } from './transport.ts'
 
 /** A stream that there is already. */
@@ -15,5 +17,11 @@ class ReadyStream implements LazyStream {
   }
 }
 
-export const asLazy = (stream: Duplex | LazyStream): LazyStream =>
-  'stream' in stream && 'reset' in stream ? stream : new ReadyStream(stream as Duplex)
+export function asLazy(stream: Duplex | LazyStream): LazyStream {
+  if ('stream' in stream && 'reset' in stream) return stream
+  return isTcp(stream as Duplex) ? new TcpSocket(stream as Socket) : new ReadyStream(stream as Duplex)
+}
+
+/** And not something else: TLS, whose bytes are not those of the connection, or a Unix socket, which has no address. */
+const isTcp = (stream: Duplex) =>
+  Object.getPrototypeOf(stream) === Socket.prototype && (stream as Socket).remoteAddress !== undefined

@@ -16,6 +16,8 @@ export interface RelayOptions {
   readonly transforms?: Transforms
   /** Called once the stream towards the client was ended in order. */
   readonly clientEnded?: () => void
+  /** The same of the one towards the upstream. */
+  readonly upstreamEnded?: () => void
 }
 
 /**
@@ -77,6 +79,7 @@ export class Relay {
       options.bytes.received += length
     })
     this.#on(client, 'finish', () => options.clientEnded?.())
+    this.#on(upstream, 'finish', () => options.upstreamEnded?.())
   }
 
   /** Lets go of both sides, which somebody else carries from here; {@link ended} never resolves. */

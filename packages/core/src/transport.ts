@@ -15,6 +15,10 @@ export interface LazyStream {
   readonly stream: Duplex
   /** Ends the connection at once, with a reset where it can be. */
   reset(): void
+  /** From now on closing it resets it, so that a crash does not look like a clean end. */
+  resetOnClose?(): void
+  /** Takes that back. */
+  closeInOrder?(): void
 }
 
 /** A connection as a transport delivers it: accepted, or about to be, paused, and with its original destination. */

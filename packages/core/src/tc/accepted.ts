@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { endInOrder, type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
+import { type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
 import { type Endpoint, endpointOf, formatEndpoint } from '../endpoint.ts'
 import { GaveUp, TproxyError } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
@@ -164,8 +164,7 @@ export class AcceptedConnection implements Accepted {
   }
 
   closeInOrder(): void {
-    const fd = this.#end?.descriptor
-    if (fd !== undefined) endInOrder(fd)
+    this.#end?.closeInOrder()
   }
 
   remember(verdict: Remembered['verdict'], how: Remember): Remembered | undefined {

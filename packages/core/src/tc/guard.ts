@@ -6,10 +6,10 @@ import { reason } from '../errors.ts'
 /**
  * Holds the links open and waits for us to die; then resets what is proxied. A shell, because it must not share our fate, our
  * memory or our bugs. Signals of a terminal do not reach it: it is in a session of its own. Those of a service manager, which
- * go to all of our cgroup, do not end it. Its end of the pipe breaks while we are still closing the rest, for milliseconds, and
- * what our sockets send then must not be answered past the hooks: it waits for the last of our threads.
+ * go to all of our cgroup, do not end it; systemd's watchdog sends SIGABRT. The pipe breaks while we are still closing the rest,
+ * for milliseconds, and what our sockets send then must not be answered past the hooks: it waits for the last of our threads.
  */
-const script = `trap '' HUP INT TERM
+const script = `trap '' HUP INT QUIT ABRT USR1 USR2 TERM
 cgroup=$0 pid=$1
 read -r _
 n=0

@@ -1,4 +1,3 @@
-import { Socket } from 'node:net'
 import {
   type ArmRequest,
   type Carriage,
@@ -102,7 +101,7 @@ export class Splicer implements Disposable {
   /** See `Transport.splice`. */
   splice(accepted: Accepted, upstream: LazyStream, listener: SpliceListener): Splice | string {
     if (!(accepted instanceof AcceptedConnection)) return 'it was not accepted by a listener of ours'
-    const towardsUpstream = tcpSocket(upstream)
+    const towardsUpstream = upstream instanceof TcpSocket ? upstream : undefined
     if (towardsUpstream === undefined) return 'the upstream is no plain socket'
     const { end: towardsClient, key: client, destination } = accepted
     const server = towardsUpstream.descriptor
@@ -291,14 +290,4 @@ export class Splicer implements Disposable {
       if (pair !== undefined && !pair.isOver) pair.update(pair.settle())
     }
   }
-}
-
-/** Unless it is something else: TLS, whose bytes are not those of the connection, or a Unix socket, which has no address. */
-function tcpSocket(upstream: LazyStream): TcpSocket | undefined {
-  if (upstream instanceof TcpSocket) return upstream
-  const { stream } = upstream
-  const isPlain = Object.getPrototypeOf(stream) === Socket.prototype
-  return isPlain && (stream as Socket).remoteAddress !== undefined
-    ? new TcpSocket(stream as Socket)
-    : undefined
 }

@@ -2,6 +2,7 @@ import { Socket } from 'node:net'
 import {
   closeDescriptor,
   duplicate,
+  endInOrder,
   peek,
   receive,
   resetOnClose,
@@ -124,6 +125,16 @@ export class TcpSocket implements LazyStream {
       resetOnClose(this.#fd)
       this.#close()
     }
+  }
+
+  resetOnClose(): void {
+    const fd = this.descriptor
+    if (fd !== undefined) resetOnClose(fd)
+  }
+
+  closeInOrder(): void {
+    const fd = this.descriptor
+    if (fd !== undefined) endInOrder(fd)
   }
 
   /** Says nothing any more. Its stream, if any, ends: it could not read (EPERM), and would close what is to stay. */
