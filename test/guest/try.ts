@@ -1,8 +1,8 @@
 // In a guest: whether this kernel takes our programs, and carries connections as it should, over IPv4 and IPv6, left alone, translated, and
-// through a SOCKS server on this host. Slow machines have the time they need.
+// through a SOCKS server on this host; and whether it ends what is translated when the proxy is killed. Slow machines have the time they need.
 import { release } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { dial } from '../rig/client.ts'
+import { dial, holdDial } from '../rig/client.ts'
 import { microsocks } from '../rig/servers.ts'
 import { addresses, dialled, World } from '../rig/world.ts'
 
@@ -40,5 +40,23 @@ for (const [name, families, ...options] of [
     console.log(`WRONG  it ends with ${code}: ${stderr}`)
     wrong++
   }
+}
+{
+  await using proxy = world.run(['-i', 'wan0', '--json', '-p', dialled], { input: '' })
+  await proxy.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 200_000)
+  const target = [addresses[4].origin, 7] as const
+  const held = await holdDial(world.client, target, { bind: 30_001, read: 1 })
+  // Its program is gone when the proxy is killed, and what it sent was not acknowledged.
+  const left = await holdDial(world.client, target, { bind: 30_002, send: 'x'.repeat(1000), timeout: 100 })
+  await sleep(1_000)
+  await world.internet.sh('ip link set eth0 down')
+  await left.release()
+  proxy.kill('SIGKILL')
+  const { end } = await held.release()
+  await sleep(1_000)
+  const sockets = (await world.client.sh("ss -Htan 'sport = :30001 or sport = :30002'")).trim()
+  const right = end === 'ECONNABORTED' && sockets === ''
+  if (!right) wrong++
+  console.log(`${right ? 'ok' : 'WRONG'}  ${release()}  killed: ${end}, ${sockets || 'no socket is left'}`)
 }
 process.exitCode = wrong === 0 ? 0 : 1
