@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { type Fastpath, type Flow, type FlowKey } from '@tproxy/bpf'
+import type { Fastpath, Flow, FlowKey } from '@tproxy/bpf'
 import { type Endpoint, endpointOf, formatEndpoint } from '../endpoint.ts'
 import { GaveUp, TproxyError } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
