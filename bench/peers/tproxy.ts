@@ -20,7 +20,7 @@ async function checkCarried(ready: Ready, expected: 'splice' | 'relay'): Promise
 async function start(world: World, args: readonly string[]): Promise<Program> {
   const words = [...pinned, ...enclosed, ...tproxyRun, '-i', 'wan0', '--json', '-q', ...args]
   const program = world.client.spawn('taskset', words)
-  await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 15_000)
+  await program.until(({ events }) => events.some(({ event }) => event === 'ready'), 'a ready line', 60_000)
   const ready = program.events.find(({ event }) => event === 'ready')
   // Where the kernel does not allow it, it would be measured without.
   if (args.includes('--fastpath') && ready.fastpath?.mode !== 'both')
