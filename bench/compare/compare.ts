@@ -69,7 +69,7 @@ export async function compare(
     for (const it of round % 2 === 0 ? found : found.toReversed()) {
       if (it.failed !== '') continue
       try {
-        it.samples.push(await run(it.ready, workload, ms))
+        it.samples.push(await run(it.ready, workload, ms * (workload.times ?? 1)))
       } catch (error) {
         it.failed = reason(error)
       }

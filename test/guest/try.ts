@@ -47,7 +47,7 @@ for (const [name, families, ...options] of [
   const target = [addresses[4].origin, 7] as const
   const held = await holdDial(world.client, target, { bind: 30_001, read: 1 })
   // Its program is gone when the proxy is killed, and what it sent was not acknowledged.
-  const left = await holdDial(world.client, target, { bind: 30_002, send: 'x'.repeat(1000), timeout: 100 })
+  const left = await holdDial(world.client, target, { bind: 30_002, send: 'x'.repeat(1000), timeout: 5_000 })
   await sleep(1_000)
   await world.internet.sh('ip link set eth0 down')
   await left.release()
