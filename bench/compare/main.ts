@@ -15,7 +15,7 @@ if (!process.argv.includes('--report')) {
   execFileSync('taskset', ['-apc', '0', `${process.pid}`], { stdio: 'ignore' })
   const plan = quick
     ? { rounds: 3, roundMs: 50, minutes: 2.2, held: [1000] }
-    : { rounds: 10, roundMs: 50, minutes: 12, held: [7000], toLimit: true }
+    : { rounds: 10, roundMs: 50, minutes: 13, held: [7000], toLimit: true }
   const broken = await measureAll({ sides, quick, ...plan }, (so) => writeJson(results, so))
   if (broken.length > 0) process.exitCode = 1
   for (const what of broken) process.stderr.write(`bench: failed: ${what}\n`)

@@ -9,6 +9,7 @@ const path = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 /** The command line, from its sources, as the script tproxy-run starts it. */
 export const tproxyRun: readonly [string, ...string[]] = [
   process.execPath,
+  '--min-semi-space-size=4',
   '--max-semi-space-size=4',
   '--conditions=@tproxy/source',
   fileURLToPath(new URL('../../packages/cli/src/bin.ts', import.meta.url)),
