@@ -40,12 +40,13 @@ static __always_inline bool is_credible(const struct way *way, const struct segm
 /* More than can be on its way to our sockets, unseen, while a pair is being armed. */
 #define UNSEEN (1 << 20)
 
-/* Up to where the sender of a way has sent, as far as we have seen. */
+/* Up to where the sender of a way has sent, as far as we have seen. By lengths: of two numbers that
+ * are 2 GB apart, none is after the other. */
 static __always_inline __u32 sent_so_far(const struct way *way)
 {
-	__u32 seen = way->first + (__u32)way->carried;
+	__u32 before = way->sent - way->first;
 
-	return after(way->sent, seen) ? way->sent : seen;
+	return way->first + (way->carried < before ? before : (__u32)way->carried);
 }
 
 /* The same as long as our socket takes it, too, which may have room for more than the final
