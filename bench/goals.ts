@@ -50,7 +50,7 @@ for (const [route, names] of Object.entries(chosen)) {
   await warmUp(ready, warming, roundMs)
   const found: Traffic[] = []
   for (const workload of workloads.filter(({ title }) => asked.includes(title)))
-    found.push(...(await compare(ready, workload, { rounds, ms: roundMs })))
+    found.push(...(await compare(ready, { ...workload, times: 1 }, { rounds, ms: roundMs })))
   show(`${route}: rate`, found, ({ rate }) => rate)
   show(`${route}: CPU for each byte or exchange`, found, (sample) => sample.cpu)
 }

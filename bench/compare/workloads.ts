@@ -16,8 +16,8 @@ export interface Workload {
 const bulk = (kind: 'up' | 'down'): Workload => ({ title: kind, kind, connections: 1, size: 1 })
 
 /**
- * BBR begins with the round trip of the handshake, in which 64 decisions, of connections that are opened at once, wait for each
- * other: that is no part of what it is to carry them.
+ * In 50 ms they had 0.59 of no proxy by BBR and 0.86 by reno, in 300 ms 1.04: how they begin is not what it is to carry them. Most
+ * likely BBR begins with the round trip of the handshake, in which 64 decisions wait for each other.
  */
 const many = (kind: 'up' | 'down'): Workload => ({
   ...bulk(kind),
