@@ -248,13 +248,18 @@ static __always_inline void LIST(packet_rows)(const void *list, const struct que
 	rows->of[3] = source;
 }
 
-/* The rows of what else is known of a packet. */
-static __noinline void LIST(owner_rows)(struct __sk_buff *skb, const void *list,
-					const struct question *question, struct rows *rows)
+/* The rows of what else is known of a packet. Global: it is verified by itself, once, and not after
+ * each of the ways to the rows before. */
+__noinline int LIST(owner_rows)(struct __sk_buff *skb, const struct LIST(list) * list,
+				const struct question *question, struct rows *rows)
 {
-	const struct dimension *of = ((const struct ruleset *)list)->dimensions;
-	__u32 *more = rows->of + PACKET_ROWS;
+	const struct dimension *of;
+	__u32 *more;
 
+	if (!list || !question || !rows)
+		return 0;
+	of = ((const struct ruleset *)list)->dimensions;
+	more = rows->of + PACKET_ROWS;
 	more[0] = question->has_uid ? LIST(row)(list, &of[FIELD_UID], question->uid)
 				    : of[FIELD_UID].absent;
 	more[1] = of[FIELD_GID].absent;
@@ -268,6 +273,7 @@ static __noinline void LIST(owner_rows)(struct __sk_buff *skb, const void *list,
 	more[5] = LIST(row)(list, &of[FIELD_MARK], question->mark);
 	more[6] = LIST(row)(list, &of[FIELD_DSCP], question->dscp);
 	rows->count = PACKET_ROWS + OWNER_ROWS;
+	return 0;
 }
 
 /* The verdict of the first rule that matches, or the default. Global: or the verifier would follow

@@ -137,12 +137,13 @@ enum tcp_word {
 
 enum tcp_option { OPTION_END = 0, OPTION_NOP = 1, OPTION_SACK = 5, OPTION_TIMESTAMPS = 8 };
 
-/* Subtracts from, or adds to, a number in the header; notes what that does to the checksum. */
-static __always_inline bool shift_number(struct __sk_buff *skb, __u32 at, __u32 delta, __s64 *sum)
+/* Subtracts from, or adds to, a number in the header; notes what that does to the checksum. Global,
+ * as what calls it: the verifier would follow its ways through each of ten. */
+__noinline bool shift_number(struct __sk_buff *skb, __u32 at, __u32 delta, __s64 *sum)
 {
 	__be32 old, new;
 
-	if (bpf_skb_load_bytes(skb, at, &old, 4))
+	if (!sum || bpf_skb_load_bytes(skb, at, &old, 4))
 		return false;
 	new = bpf_htonl(bpf_ntohl(old) + delta);
 	/* A number that begins at an odd byte counts with its bytes swapped. */
@@ -205,18 +206,18 @@ static long shift_option(__u32 index, struct options *options)
 
 /* Timestamps and the blocks of selective acknowledgements, wherever they stand among the options.
  */
-static __noinline __s64 shift_options(struct __sk_buff *skb, const struct segment *segment,
-				      const struct way *this, const struct way *back)
+__noinline __s64 shift_options(struct __sk_buff *skb, const struct segment *segment,
+			       const struct way *this, const struct way *back)
 {
-	struct options options = {
-	    .skb = skb,
-	    .at = segment->transport + 20,
-	    .end = segment->transport + segment->words * 4,
-	    .value_delta = this->clock_delta,
-	    .echo_delta = -back->clock_delta,
-	    .sack_delta = -back->delta,
-	};
+	struct options options = {.skb = skb};
 
+	if (!segment || !this || !back)
+		return -1;
+	options.at = segment->transport + 20;
+	options.end = segment->transport + segment->words * 4;
+	options.value_delta = this->clock_delta;
+	options.echo_delta = -back->clock_delta;
+	options.sack_delta = -back->delta;
 	bpf_loop(40, shift_option, &options, 0);
 	return options.failed ? -1 : options.sum;
 }
