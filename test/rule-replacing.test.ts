@@ -91,6 +91,17 @@ describe('while it runs', () => {
     expect(await held.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
   })
 
+  test('with reset, what is redirected goes on, and ends only where it would go elsewhere', async () => {
+    const rules = ['redirect:wan1 dport 7']
+    await tellRules(proxy(), { rules })
+    const same = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    const other = await holdDial(world.client, [origin, 7], { echo: 1000 })
+    await tellRules(proxy(), { rules, reset: true })
+    expect(await same.release()).toMatchObject({ end: 'closed', received: 1000, equal: true })
+    await tellRules(proxy(), { rules: ['direct dport 7'], reset: true })
+    expect((await other.release()).end).toBe('ECONNRESET')
+  })
+
   test('a rule has only what its own list decided', async () => {
     const flood = `
 import socket, sys, time

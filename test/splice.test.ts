@@ -202,6 +202,39 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
   })
 })
 
+test('a server that reads nothing, and sends more than 2 GB', async () => {
+  await using proxy = await proxied()
+  // So our sockets still hold what it does not take: it is all the time as if the pair had just been armed.
+  await using server = world.internet.spawn('python3', [
+    '-c',
+    `
+import socket
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20000)
+listener.bind(('', 2101)); listener.listen()
+print('ready', flush=True)
+peer = listener.accept()[0]
+block = bytes(1 << 20)
+for _ in range(2500): peer.sendall(block)
+peer.shutdown(1)
+while peer.recv(1 << 16): pass`,
+  ])
+  await server.until(({ stdout }) => stdout.includes('ready'), 'the server')
+  const client = `
+import socket, sys
+s = socket.create_connection(('${addresses[4].origin}', 2101))
+s.setblocking(False); sent = s.send(bytes(300000)); s.settimeout(10)
+got, room = 0, bytearray(1 << 20)
+while count := s.recv_into(room): got += count
+print(s.getsockname()[1], sent, got)`
+  const { stdout, stderr } = await world.client.run('python3', ['-c', client], { timeoutMs: 60_000 })
+  expect(stderr).toBe('')
+  const [port = 0, sent, got] = stdout.split(' ').map(Number)
+  expect(got).toBe(2500 * 2 ** 20)
+  expect(await endFrom(proxy, port)).toMatchObject({ carried: 'splice', bytes: { sent, received: got } })
+  await expectEnd(proxy)
+}, 100_000)
+
 test('sequence numbers may wrap', async () => {
   await using proxy = await proxied()
   // Of both ends, and of both of our sockets, wherever they begin: all of it comes back. By a small window, so that what is not

@@ -150,8 +150,9 @@ test('a shadowed rule never wins', { timeout: 30_000 }, () => {
 })
 
 test('a rule is shadowed by one that covers it, and not by one that does not', () => {
+  const cgroup = (path: string) => (path.startsWith('/') ? names.cgroup(path) : undefined)
   const hidden = (...lines: string[]) => {
-    const resolved = resolveList({ rules: lines.map(parseRule), default: 'proxy' }, names)
+    const resolved = resolveList({ rules: lines.map(parseRule), default: 'proxy' }, { ...names, cgroup })
     return shadowed(resolved.rules, compile(resolved, 1))
   }
   expect(hidden('drop to 10.0.0.0/8', 'direct to 10.1.0.0/16')).toEqual([{ rule: 2, by: 1 }])
@@ -162,6 +163,10 @@ test('a rule is shadowed by one that covers it, and not by one that does not', (
   // Neither of these is there.
   expect(hidden('drop interface aaa0', 'direct interface bbb0')).toEqual([])
   expect(hidden('drop interface aaa0,bbb0', 'direct interface bbb0 tcp')).toEqual([{ rule: 2, by: 1 }])
+  // No unit is.
+  expect(hidden('drop udp not cgroup a.service', 'direct udp cgroup a.service')).toEqual([])
+  expect(hidden('drop cgroup a.service', 'direct cgroup b.service')).toEqual([])
+  expect(hidden('drop cgroup a.service', 'direct cgroup a.service udp')).toEqual([{ rule: 2, by: 1 }])
   expect(hidden('drop not interface aaa0', 'direct interface wan0')).toEqual([{ rule: 2, by: 1 }])
 })
 

@@ -62,11 +62,12 @@ static __always_inline bool is_likely(const struct way *way, const struct segmen
 	       !after(segment->seq + way->delta, most + UNSEEN);
 }
 
-/* Nobody has had what was not sent (RFC 5961, 5.2). */
+/* Nobody has had what was not sent, nor says again what is older than a window (RFC 5961, 5.2). */
 static __always_inline bool acknowledges_sent(const struct way *back, const struct segment *segment)
 {
 	return !(segment->flags & TCP_ACK) ||
-	       !after(segment->ack, sent_so_far(back) + back->delta + UNSEEN);
+	       (!after(segment->ack, sent_so_far(back) + back->delta + UNSEEN) &&
+		!after(back->acked - (0xffff << back->grow), segment->ack));
 }
 
 /* What passed may have been the last. Returns whether it is believed. */
@@ -107,10 +108,15 @@ static __always_inline bool note(struct pair *pair, __u32 index, __u32 way, __u3
 	if (after(edge, back->edge))
 		back->edge = edge;
 	if (back->ended && !back->finished && !after(back->fin, acked)) {
+		bool both;
+
+		/* Both may be on two processors at once. */
+		bpf_spin_lock(&pair->lock);
 		back->finished = 1;
-		if (this->finished) {
+		both = this->finished;
+		bpf_spin_unlock(&pair->lock);
+		if (both)
 			end_pair(pair, index, PAIR_CLOSED);
-		}
 	}
 	return true;
 }
@@ -164,7 +170,7 @@ static __noinline long catch_up(struct __sk_buff *skb, const struct pair *pair, 
 	if (!read_segment(skb, network, &segment, NULL) || !(segment.flags & TCP_ACK))
 		return 0;
 	own = now = claims_of(&segment);
-	if (after(acked, now.ack))
+	if (is_past(back) || after(acked, now.ack))
 		now.ack = acked;
 	room = after(edge, now.ack) ? (edge - now.ack) >> back->shrink : 0;
 	if (room < now.window)
@@ -192,7 +198,7 @@ static __noinline long copy_ack(struct __sk_buff *skb, const struct pair *pair, 
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
 		copy.seq = tcp->rcv_nxt;
-		if (after(segment->ack, tcp->snd_nxt))
+		if (is_past(&pair->ways[!(way & 1)]) || after(segment->ack, tcp->snd_nxt))
 			copy.ack = tcp->snd_nxt;
 	}
 	bpf_sk_release(sk);
@@ -228,7 +234,7 @@ static __noinline int keep_up(struct __sk_buff *skb, struct pair *pair, __u32 wa
 	if (!sk)
 		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
-	if (tcp) {
+	if (tcp && !is_past(back)) {
 		__u32 room = (__u32)segment->window << back->grow, taken, more;
 
 		/* What a silent one takes, nobody delivers. */
@@ -304,7 +310,10 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 		/* By this answer we know the addresses of our socket on the wire. */
 		__u32 next = segment->flags & (TCP_FIN | TCP_RST) ? PAIR_UNFIT : PAIR_CARRIED;
 
-		if (segment->flags & TCP_SYN || (way == WAY_UP && next == PAIR_CARRIED))
+		/* Nor by what anybody may have sent. */
+		if (segment->flags & TCP_SYN || (way == WAY_UP && next == PAIR_CARRIED) ||
+		    !is_likely(&pair->ways[way & 1], segment) ||
+		    !acknowledges_sent(&pair->ways[!(way & 1)], segment))
 			return because(SPLICE_LEFT, LEFT);
 		bpf_spin_lock(&pair->lock);
 		if (pair->state == PAIR_ARMED)

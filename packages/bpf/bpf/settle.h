@@ -54,7 +54,7 @@ static __always_inline void acknowledge(struct __sk_buff *skb, struct pair *pair
 	struct flow_key key;
 	struct device *device;
 
-	if (after(acked, to->snd_nxt))
+	if (is_past(&pair->ways[way]) || after(acked, to->snd_nxt))
 		acked = to->snd_nxt;
 	if (!after(acked, una))
 		return;

@@ -9,20 +9,31 @@
 /* RCV_SHUTDOWN of include/net/sock.h. */
 #define RECEIVE_SHUTDOWN 1
 
+/* Whether more was carried than a window holds, which is 1 GB at most (RFC 7323, 2.3): what our
+ * sockets had in hand is acknowledged since long. Their numbers stand still meanwhile, and of two
+ * numbers that are 2 GB apart, none is after the other. */
+static __always_inline bool is_past(const struct way *way)
+{
+	return way->carried >> 31;
+}
+
 /* What one end of a way has taken and the other has not had yet is still the process's to deliver.
  */
 static __always_inline bool delivered(const struct way *way, const struct tcp_sock *from,
 				      const struct tcp_sock *to)
 {
 	__u32 acked = after(way->acked, to->snd_una) ? way->acked : to->snd_una;
+	bool passed_on =
+	    from->copied_seq == from->rcv_nxt && from->copied_seq + way->delta == to->write_seq;
 
+	if (is_past(way))
+		return passed_on;
 	/* What had been sent by then may still be on its way to our socket, which would take it and
 	 * not say so: its sender would repeat it after a timeout. Or it was lost there, and was
 	 * carried when it came again. */
 	if (after(way->sent, from->rcv_nxt) && after(way->sent + way->delta, acked))
 		return false;
-	return from->copied_seq == from->rcv_nxt &&
-	       from->copied_seq + way->delta == to->write_seq && !after(to->write_seq, acked);
+	return passed_on && !after(to->write_seq, acked);
 }
 
 /* A FIN that was on its way to our socket when the pair was armed was relayed, and not seen. */
@@ -40,6 +51,8 @@ static __always_inline void note_heard(struct way *way, const struct tcp_sock *t
 {
 	__u32 edge = to->snd_una + to->snd_wnd;
 
+	if (is_past(way))
+		return;
 	if (after(to->snd_una, way->acked))
 		way->acked = to->snd_una;
 	if (after(edge, way->edge))

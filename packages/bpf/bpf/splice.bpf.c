@@ -215,6 +215,13 @@ static __always_inline bool is_copy(struct __sk_buff *skb)
 	return true;
 }
 
+/* What the kernel sends for a socket that is gone has none, or one of the kernel's own that is not
+ * connected (ip_send_unicast_reply() of net/ipv4/ip_output.c), or a listener's at the same port. */
+static __always_inline bool may_send_for_others(const struct bpf_sock *sk)
+{
+	return sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_LISTEN;
+}
+
 /* A packet on its way out: of a socket, or of the kernel for one that is gone. `way` is where those
  * of a pair go from here; ours go the other. */
 static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way)
@@ -241,10 +248,12 @@ static __always_inline int leave(struct __sk_buff *skb, __u32 network, __u32 way
 		return because(SPLICE_PREMATURE, TC_ACT_SHOT);
 	if (vacant)
 		return NEXT;
-	if (sk && is_full(sk)) {
-		member = bpf_sk_storage_get(&members, sk, NULL, 0);
-		if (!member || member->role == ROLE_NONE)
-			return NEXT;
+	member = sk && is_full(sk) ? bpf_sk_storage_get(&members, sk, NULL, 0) : NULL;
+	if (member && member->role == ROLE_NONE)
+		member = NULL;
+	if (!member && sk && is_full(sk) && !may_send_for_others(sk))
+		return NEXT;
+	if (member) {
 		pair = pair_of_member(member, &index);
 		if (!pair)
 			return NEXT;

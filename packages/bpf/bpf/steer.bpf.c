@@ -101,6 +101,17 @@ static __always_inline bool is_outdated(const struct opened *opened, const struc
 	       opened->verdict.action != ACTION_PROXY && opened->decided == DECIDED_BY_RULE;
 }
 
+/* Whether a connection would go on where it did not go before. What was refused has no other side.
+ */
+static __always_inline bool is_elsewhere_now(const struct verdict *before,
+					     const struct verdict *now)
+{
+	if (now->action == ACTION_DIRECT)
+		return before->action == ACTION_REDIRECT;
+	return now->action != before->action || now->ifindex != before->ifindex ||
+	       now->into != before->into;
+}
+
 /* Whether a socket that connects may have begun before anybody noted whose it is. Later, it is one
  * whose program has used up what it may keep with a socket (optmem_max; TCP_MD5SIG needs no
  * privilege): to hide, maybe. */
@@ -220,6 +231,9 @@ static __always_inline int decide(struct __sk_buff *skb)
 	}
 
 	if (packet.fragment == FRAGMENT_LATER) {
+		/* Another program's may have the number of one that the rules know. */
+		if (is_out_of_scope(skb))
+			return because(COUNT_PASSED_SCOPE, NEXT);
 		if (!follow_fragment(&packet, &verdict, false))
 			return refuse_unknown(skb, state, COUNT_DROPPED_FRAGMENT);
 	} else {
@@ -256,9 +270,11 @@ static __always_inline int decide(struct __sk_buff *skb)
 	decided_by(skb, state, &verdict, packet.network);
 	if (verdict.log && packet.fragment != FRAGMENT_LATER)
 		log_verdict(skb, &packet, &verdict, opened);
+	if (again)
+		again = opened && is_elsewhere_now(&opened->verdict, &verdict);
 	if (tcp && opened)
 		note_decision(skb, opened, &verdict, &packet);
-	if (again && verdict.action != ACTION_DIRECT)
+	if (again)
 		return reset(skb, &packet, device);
 	if (verdict.action == ACTION_PROXY && opened) {
 		struct flow flow = {

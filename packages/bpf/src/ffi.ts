@@ -278,12 +278,26 @@ export function withoutSignals<T>(work: () => T): T {
   }
 }
 
+/**
+ * Runs what native code calls. An error that left it would be lost, and koffi would never call back again: it goes the way of all
+ * that nobody catches.
+ */
+function calledBack(work: () => void): void {
+  try {
+    work()
+  } catch (error) {
+    setImmediate(() => {
+      throw error
+    })
+  }
+}
+
 /** Calls back from the event loop whenever a descriptor is readable; does not keep the process alive. */
 export function watchReadable(
   fd: number,
   readable: () => void,
 ): { close(): void; ref(): void; unref(): void } {
-  const handle = koffi.node.poll(fd, { readable: true }, readable)
+  const handle = koffi.node.poll(fd, { readable: true }, () => calledBack(readable))
   handle.unref()
   return handle
 }
@@ -315,7 +329,7 @@ export function watchRingBuffer(
     if (bytes.length !== size) bytes = Buffer.alloc(size)
     // A view of it would cost 2 µs, and this a tenth.
     copy(bytes, data, size)
-    entry(bytes)
+    calledBack(() => entry(bytes))
     // Less than zero, and libbpf stops behind this one; the descriptor stays readable while there are more.
     return isClosed || --left === 0 ? -1 : 0
   }, koffi.pointer(sample))

@@ -66,6 +66,7 @@ export class RulesInForce {
     const map = mapOfCapacity[bytes.length]
     if (map === undefined) throw new RangeError(`a list of ${bytes.length} bytes`)
     const fd = bpf.createMap('create a map for the rules', arrayMap, 'rules', 4, bytes.length, 1, null)
+    const before = { ...this.#control }
     try {
       bpf.updateElement('write the rules', fd, u32(0), bytes, 0)
       this.#clearCounts(list)
@@ -74,6 +75,10 @@ export class RulesInForce {
       this.#writeControl()
       // Where both maps have a list, the smaller one's counts: so one step of these two is the change.
       this.#object.update(map, u32(0), u32(fd))
+    } catch (error) {
+      Object.assign(this.#control, before)
+      this.#writeControl()
+      throw error
     } finally {
       // The map of maps has its own reference.
       closeSync(fd)

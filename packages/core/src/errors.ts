@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /**
  * Stable names for what can go wrong; match on `error.code`, never on the message.
  *
@@ -49,7 +51,16 @@ export class TproxyError extends Error {
 export function reason(error: unknown): string {
   if (error instanceof AggregateError && error.message === '') return error.errors.map(reason).join('; ')
   // Only from where spaces begin: peers choose texts, and each of many spaces would be tried anew.
-  return (error instanceof Error ? error.message : String(error)).replaceAll(/(?<!\s)\s*\n\s*/g, ' ')
+  return (error instanceof Error ? error.message : textOf(error)).replaceAll(/(?<!\s)\s*\n\s*/g, ' ')
+}
+
+/** Not all has one: an object without a prototype throws. */
+function textOf(value: unknown): string {
+  try {
+    return String(value)
+  } catch {
+    return inspect(value)
+  }
 }
 
 /** @internal A program has given up on a connection before it was established. */

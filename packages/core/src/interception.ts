@@ -266,9 +266,15 @@ export class Interception implements AsyncDisposable {
       if (session.isClosing) throw new TproxyError('E_STATE', 'closing')
       new Carrier(session, upstream, this.limits).carry(this.#transport, transforms)
     } catch (cause) {
+      const error = cause instanceof Error ? cause : new Error(reason(cause))
       session.connection.end()
-      upstream?.reset()
-      const error = cause instanceof Error ? cause : new Error(String(cause))
+      try {
+        upstream?.reset()
+      } catch (another) {
+        this.warn(
+          `reset the upstream of ${formatEndpoint(session.connection.destination)}: ${reason(another)}`,
+        )
+      }
       if (session.isClosing) session.finish({ how: 'aborted' })
       else if (error instanceof GaveUp) session.finish({ how: 'reset', by: 'client' })
       else session.finish({ how: 'failed', error })
@@ -288,15 +294,18 @@ function accept(session: Session): Promise<void> | undefined {
 function drop(session: Session, withReset: boolean, error: Error | undefined): void {
   const { connection } = session
   if (withReset) connection.end()
-  else {
-    const { socket, accepted } = connection
-    socket.once('finish', () => {
-      accepted.closeInOrder?.()
-      // Unread bytes would turn the end into a reset.
-      socket.resume().once('end', () => socket.destroy())
-      setTimeout(() => socket.destroy(), 1000).unref()
-    })
-    socket.end()
-  }
+  else endInOrder(connection)
   session.finish({ how: 'dropped', ...(error && { error }) })
+}
+
+function endInOrder({ socket, accepted }: Connection): void {
+  // Its program has given up meanwhile; and what is there in its place may stand for many.
+  if (socket.destroyed) return
+  socket.once('finish', () => {
+    accepted.closeInOrder?.()
+    // Unread bytes would turn the end into a reset.
+    socket.resume().once('end', () => socket.destroy())
+    setTimeout(() => socket.destroy(), 1000).unref()
+  })
+  socket.end()
 }

@@ -1,13 +1,15 @@
-import type { Socket } from 'node:net'
-import { duplexPair } from 'node:stream'
+import { Socket } from 'node:net'
+import { Duplex, duplexPair } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
+import { endpoint } from './endpoint.ts'
 import { asLazy } from './lazy-stream.ts'
 import { ending } from './testing/ending.ts'
 import { socketPair } from './testing/socket-pair.ts'
 import { useStage } from './testing/stage.ts'
 import type { Upstream } from './upstream.ts'
-import { via } from './verdict.ts'
+import { drop, via } from './verdict.ts'
 
 const destination = { address: '203.0.113.1', port: 443 }
 
@@ -115,4 +117,76 @@ test('an upstream that ends and breaks off in one breath leaves nothing open', a
   client.on('error', () => {})
   client.write('tell me')
   expect((await (await pending).ended).end).toMatchObject({ how: 'reset', by: 'upstream' })
+})
+
+test('an upstream that never says that it is closed holds up neither the end of its session nor ours', async () => {
+  const written = Promise.withResolvers<void>()
+  const silent = new Duplex({
+    emitClose: false,
+    read: () => {},
+    write: (_chunk, _encoding, done) => {
+      written.resolve()
+      done()
+    },
+  })
+  const upstream: Upstream = { name: 'silent', connect: async () => silent }
+  const { proxy, transport, nextSession } = await stage.start({ plugins: [() => via(upstream)] })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  client.write('hello')
+  const session = await pending
+  await written.promise
+  const ended = ending(client)
+  await session.close()
+  expect(await ended).toBe('ECONNRESET')
+  expect(session.end?.how).toBe('aborted')
+  await proxy.close()
+})
+
+test.each([
+  ['rejects with what has no text', () => Promise.reject(Object.create(null))],
+  [
+    'throws what has no text',
+    () => {
+      throw Object.create(null)
+    },
+  ],
+])('an upstream that %s costs its own connection', async (_, connect) => {
+  const upstream: Upstream = { name: 'odd', connect }
+  const { transport, nextSession } = await stage.start({ plugins: [() => via(upstream)] })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  expect((await (await pending).ended).end?.how).toBe('failed')
+})
+
+test('an upstream that answers nothing, and too late, costs its own connection', async () => {
+  const late = Promise.withResolvers<Socket>()
+  const upstream: Upstream = { name: 'late', connect: () => late.promise }
+  const { transport, nextSession } = await stage.start({
+    plugins: [() => via(upstream)],
+    timeouts: { connectMs: 20 },
+  })
+  const pending = nextSession()
+  const client = await transport.connect({ destination })
+  expect(await ending(client)).toBe('ECONNRESET')
+  expect((await (await pending).ended).end?.how).toBe('failed')
+  // An unhandled rejection would end the process.
+  late.resolve(undefined as unknown as Socket)
+  await nextTurn()
+})
+
+test('what is dropped in order although its program has given up leaves nothing at the socket that stands in for it', async () => {
+  const { transport, nextSession } = await stage.start({ plugins: [() => drop({ reset: false })] })
+  const gone = new Socket().destroy()
+  const pending = nextSession()
+  transport.accepted.next({
+    socket: gone,
+    source: endpoint('127.0.0.1', 1),
+    destination: endpoint(destination.address, destination.port),
+    interface: 'lo',
+    direct: () => Promise.reject(new Error('nobody asks')),
+  })
+  expect((await (await pending).ended).end?.how).toBe('dropped')
+  expect(gone.listenerCount('finish')).toBe(0)
 })

@@ -51,10 +51,7 @@ async function inTime(
   session.onClose(() => giveUp(new TproxyError('E_STATE', 'closing')))
   session.connection.whenGone(() => giveUp(new GaveUp()))
   // An upstream that ignores the signal must not leave its stream behind.
-  attempt.then(
-    (stream) => late.signal.aborted && asLazy(stream).reset(),
-    () => {},
-  )
+  attempt.then((stream) => late.signal.aborted && asLazy(stream).reset()).catch(() => {})
   try {
     return asLazy(await Promise.race([attempt, given]))
   } finally {

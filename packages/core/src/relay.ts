@@ -43,9 +43,12 @@ function resetNow(socket: Socket): void {
 const isEnding = ({ writableEnded, writableFinished, writableLength }: Socket) =>
   writableEnded && !writableFinished && writableLength === 0
 
+/** What was reset is closed by then; a stream of somebody's own may never say so. */
+const closeMs = 1_000
+
 /** Bytes carried in userspace: back-pressure, half-close in both directions, and a reset for a reset. */
 export class Relay {
-  /** Resolves when both sides are closed; never rejects. */
+  /** Resolves when both sides are closed, or were reset a second ago; never rejects. */
   readonly ended: Promise<SessionEnd>
   readonly #client: Duplex
   readonly #upstream: Duplex
@@ -56,6 +59,7 @@ export class Relay {
   #flowing = 2
   #lastByte = performance.now()
   #timer: NodeJS.Timeout | undefined
+  #last: NodeJS.Timeout | undefined
   readonly #transforms: readonly Duplex[]
   readonly #listeners: [side: Duplex, event: string, listener: (...args: any[]) => void][] = []
 
@@ -85,6 +89,7 @@ export class Relay {
   /** Lets go of both sides, which somebody else carries from here; {@link ended} never resolves. */
   handOver(): void {
     clearTimeout(this.#timer)
+    clearTimeout(this.#last)
     for (const [side, event, listener] of this.#listeners) side.removeListener(event, listener)
     // Nobody cares what becomes of them.
     for (const side of [this.#client, this.#upstream]) side.on('error', () => {})
@@ -93,8 +98,21 @@ export class Relay {
   /** Resets both sides. */
   abort(end: SessionEnd): void {
     this.#end ??= end
-    reset(this.#client)
-    reset(this.#upstream)
+    this.#reset(this.#client)
+    this.#reset(this.#upstream)
+  }
+
+  #reset(side: Duplex): void {
+    reset(side)
+    this.#last ??= setTimeout(() => this.#over(), closeMs).unref()
+  }
+
+  #over(): void {
+    this.#open = 0
+    clearTimeout(this.#timer)
+    clearTimeout(this.#last)
+    for (const transform of this.#transforms) transform.destroy()
+    this.#resolve(this.#end ?? { how: 'closed' })
   }
 
   #on<Argument = void>(side: Duplex, event: string, listener: (argument: Argument) => void): void {
@@ -134,17 +152,14 @@ export class Relay {
     const other = side === this.#client ? this.#upstream : this.#client
     this.#on(side, 'error', (error: Error) => {
       this.#end ??= { how: 'reset', by: name, error }
-      reset(other)
+      this.#reset(other)
     })
     const closed = () => {
       if (!(side.readableEnded && side.writableFinished)) {
         this.#end ??= { how: 'reset', by: name, ...(side.errored && { error: side.errored }) }
-        reset(other)
+        this.#reset(other)
       }
-      if (--this.#open > 0) return
-      clearTimeout(this.#timer)
-      for (const transform of this.#transforms) transform.destroy()
-      this.#resolve(this.#end ?? { how: 'closed' })
+      if (--this.#open === 0) this.#over()
     }
     // It may have broken off before the relay began.
     if (side.closed) queueMicrotask(closed)

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { cgroupIds, findCgroup } from '../tc/cgroup.ts'
 import { defaultGateway, findInterface } from '../tc/interfaces.ts'
+import { withTools } from '../tc/system.ts'
 import type { RedirectTarget } from './resolved.ts'
 
 /** What names in rules stand for on this host, now. */
@@ -53,6 +54,11 @@ export function missingInterface(name: string): number {
   return (hash('sha1', name, 'buffer').readUInt32BE() | 0x8000_0000) >>> 0
 }
 
+/** The same for a cgroup. No id is that high. */
+export function missingCgroup(path: string): bigint {
+  return (1n << 62n) | BigInt(hash('sha1', path, 'buffer').readUInt32BE())
+}
+
 /** Who does not answer by then is taken not to know, for we stand still meanwhile. */
 const patienceMs = 5_000
 
@@ -88,8 +94,7 @@ function getent(database: string, name: string): string {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
       timeout: patienceMs,
-      // sudo and systemd may leave it out.
-      env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` },
+      env: withTools(),
     })
   } catch {
     return ''

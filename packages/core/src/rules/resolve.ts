@@ -1,6 +1,6 @@
 import { TproxyError } from '../errors.ts'
 import type { Criteria, OneOf, Rule } from './model.ts'
-import { missingInterface, type Names } from './names.ts'
+import { missingCgroup, missingInterface, type Names } from './names.ts'
 import type { Conditions, Ranges, ResolvedRule } from './resolved.ts'
 import { parseAddresses, parseDscp, parseNumbers, parseProcess, parseProtocol, type Range } from './values.ts'
 
@@ -126,7 +126,8 @@ function resolveCgroups(
   names: Names,
 ): Conditions['cgroup'] {
   if (wanted === undefined && unwanted === undefined) return undefined
-  const ids = (given: OneOf<string>) => list(given).flatMap((path) => names.cgroup(path)?.at(-1) ?? [])
+  const ids = (given: OneOf<string>) =>
+    list(given).map((path) => names.cgroup(path)?.at(-1) ?? missingCgroup(path))
   return {
     ...(wanted !== undefined && { anyOf: ids(wanted) }),
     noneOf: unwanted === undefined ? [] : ids(unwanted),
@@ -178,15 +179,16 @@ function complement(ranges: Ranges, [first, last]: Range): Ranges {
   return rest
 }
 
-/** What is in both; undefined is everything. */
+/** What is in both, each of them sorted; undefined is everything. */
 function intersect(a: Ranges | undefined, b: Ranges | undefined): Ranges | undefined {
   if (a === undefined || b === undefined) return a ?? b
-  return merge(
-    a.flatMap(([low, high]) =>
-      b.flatMap(([from, to]): Range[] => {
-        const [start, end] = [low > from ? low : from, high < to ? high : to]
-        return start <= end ? [[start, end]] : []
-      }),
-    ),
-  )
+  const both: Range[] = []
+  for (let i = 0, j = 0; ; ) {
+    const [one, other] = [a[i], b[j]]
+    if (one === undefined || other === undefined) return both
+    const [low, high] = [one[0] > other[0] ? one[0] : other[0], one[1] < other[1] ? one[1] : other[1]]
+    if (low <= high) both.push([low, high])
+    if (one[1] < other[1]) i++
+    else j++
+  }
 }

@@ -128,6 +128,9 @@ class Parser {
       else {
         const criteria: Mutable<Criteria> = negated ? (rule.not ??= {}) : rule
         this.#criterion(keyword, criteria, negated ? [] : this.#protocols)
+        // What follows such a word in its list is denied with it.
+        while (negated && isProtocol(keyword) && isProtocol(this.#words[this.#next]))
+          this.#criterion(this.#take() as Word, criteria, [])
       }
     }
     this.#check(rule, first)
@@ -187,14 +190,10 @@ class Parser {
     }
   }
 
-  /**
-   * A keyword ends a list, unless it stands first in it, where it can only be a value. So does an IP version, although ipv6 is
-   * a protocol, too: IPv6 in IPv4.
-   */
+  /** A keyword ends a list, unless it stands first in it, where it can only be a value. So does an IP version. */
   #endsList(word: Word, field: Field): boolean {
     if (word.quoted || !keywords.includes(word.text)) return false
-    const isProtocol = named(protocols, word.text) !== undefined && named(versions, word.text) === undefined
-    return field.name !== 'protocol' || !isProtocol
+    return field.name !== 'protocol' || !isProtocol(word)
   }
 
   #once(keyword: Word, criteria: Criteria, field: keyof Criteria): void {
@@ -260,6 +259,13 @@ export function contradiction(rule: Rule): Contradiction | undefined {
 export function isAction(word: string): word is Action {
   return /^(proxy|direct|drop|reject|redirect(-into)?:[^\s/]{1,15})$/.test(word)
 }
+
+/** An IP version is none, although ipv6 is a protocol, too: IPv6 in IPv4. */
+const isProtocol = (word: Word | undefined) =>
+  word !== undefined &&
+  !word.quoted &&
+  named(protocols, word.text) !== undefined &&
+  named(versions, word.text) === undefined
 
 const oneOrMany = <T>(values: readonly T[]): OneOf<T> => (values.length === 1 ? (values[0] as T) : values)
 

@@ -56,20 +56,24 @@ export function requireCgroup(path: string): void {
 
 /**
  * The path below the mount that people mean: as it is, or where the systemd unit of that name is. undefined when there is
- * no such cgroup now.
+ * no such cgroup now. Of several with the name of a unit, the one that is nearest to the root is meant: a container has its own.
+ * None is that of a user, who may give a unit any name.
  */
-export function findCgroup(path: string): string | undefined {
-  const root = findCgroupRoot()
+export function findCgroup(path: string, root: string | undefined = findCgroupRoot()): string | undefined {
   if (root === undefined) return undefined
   if (path.startsWith('/')) return existsSync(`${root}${path}`) ? path : undefined
-  if (path.includes('/')) return findCgroup(`/${path}`)
-  const search = (below: string): string | undefined => {
-    const names = directories(`${root}${below}`)
-    if (names.includes(path)) return `${below}/${path}`
-    return names.map((name) => search(`${below}/${name}`)).find((found) => found !== undefined)
+  if (path.includes('/')) return findCgroup(`/${path}`, root)
+  for (let level = ['']; level.length > 0; ) {
+    const below = level.flatMap((each) => directories(`${root}${each}`).map((name) => `${each}/${name}`))
+    const found = below.find((each) => each.endsWith(`/${path}`))
+    if (found !== undefined) return found
+    level = below.filter((each) => isSystems(`${root}${each}`))
   }
-  return search('')
+  return undefined
 }
+
+/** Whether only the system makes cgroups in one. */
+const isSystems = (path: string) => statSync(path, { throwIfNoEntry: false })?.uid === 0
 
 /** The paths of all below the mount, its own, which is empty, first. */
 export function allCgroups(path: string = ''): string[] {
@@ -195,35 +199,59 @@ export function removeCgroupNow(path: string): void {
   for (let attempt = 0; attempt < 200 && !removeCgroup(path); attempt++) Atomics.wait(clock, 0, 0, 5)
 }
 
+/** Of the time it takes to look at all cgroups, so much passes before that is done again, and a second at least. */
+const restPerWalk = 10
+
 /** Finds the path of a cgroup by its id, which is the inode of its directory. */
 export class CgroupPaths {
-  /** Without cgroup v2 no id has a path. */
-  readonly #root = findCgroupRoot() ?? '/nonexistent'
+  readonly #root: string
   #paths = new Map<bigint, string>()
+  #walkAgainAt = 0
 
-  /** Path below the root of the hierarchy; `hint` is a pid that was in it. */
+  /** Without cgroup v2 no id has a path. */
+  constructor(root: string = findCgroupRoot() ?? '/nonexistent') {
+    this.#root = root
+  }
+
+  /**
+   * Path below the root of the hierarchy; `hint` is a pid that was in it. Undefined for one that is gone; and where the process
+   * is, now and then also for one that is there: to look at all of them takes 20 µs each, and who asks waits.
+   */
   find(id: bigint, pid: number): string | undefined {
     const known = this.#paths.get(id)
     if (known !== undefined) return known
     const hinted = /^0::(.*)$/m.exec(readSystemFile(`/proc/${pid}/cgroup`) ?? '')?.[1]
-    const path = hinted !== undefined && this.#idOf(hinted) === id ? hinted : this.#search('', id)
-    if (path === undefined) return undefined
+    if (hinted === undefined || this.#idOf(hinted) !== id) return this.#walk().get(id)
     // Bounded: cgroups come and go, and their ids are not used again.
     if (this.#paths.size > 4096) this.#paths = new Map()
-    this.#paths.set(id, path)
-    return path
+    this.#paths.set(id, hinted)
+    return hinted
   }
 
+  /** Undefined for what is not there, or has a path that is too long to be said: its owner may make one. */
   #idOf(path: string): bigint | undefined {
-    return statSync(`${this.#root}${path}`, { bigint: true, throwIfNoEntry: false })?.ino
+    try {
+      return statSync(`${this.#root}${path}`, { bigint: true }).ino
+    } catch {
+      return undefined
+    }
   }
 
-  #search(path: string, id: bigint): string | undefined {
-    if (this.#idOf(path) === id) return path || '/'
-    for (const name of directories(`${this.#root}${path}`)) {
-      const found = this.#search(`${path}/${name}`, id)
-      if (found !== undefined) return found
-    }
-    return undefined
+  /** All that are there now, or were a while ago. */
+  #walk(): ReadonlyMap<bigint, string> {
+    const began = performance.now()
+    if (began < this.#walkAgainAt) return this.#paths
+    this.#paths = new Map()
+    this.#add('')
+    const ended = performance.now()
+    this.#walkAgainAt = ended + Math.max(1_000, (ended - began) * restPerWalk)
+    return this.#paths
+  }
+
+  #add(path: string): void {
+    const id = this.#idOf(path)
+    if (id === undefined) return
+    this.#paths.set(id, path || '/')
+    for (const name of directories(`${this.#root}${path}`)) this.#add(`${path}/${name}`)
   }
 }

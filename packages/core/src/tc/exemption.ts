@@ -96,15 +96,26 @@ export class UpstreamExemption implements Disposable {
   }
 
   #add(pid: number): void {
+    const started = startTime(pid) ?? ''
     this.#steering.exempt(pid, Exemption.process | Exemption.forks)
-    this.#exempt.set(pid, startTime(pid) ?? '')
+    this.#exempt.set(pid, started)
   }
 
   #forgetEnded(): void {
     for (const [pid, started] of this.#exempt)
-      if (startTime(pid) !== started) {
+      if (hasEnded(pid, started)) {
         this.#exempt.delete(pid)
+        for (const [inode, holder] of this.#known) if (holder.pid === pid) this.#known.delete(inode)
         this.#steering.intercept(pid)
       }
+  }
+}
+
+/** Where that cannot be found out now, such as without a descriptor left, it is found out later. */
+function hasEnded(pid: number, started: string): boolean {
+  try {
+    return startTime(pid) !== started
+  } catch {
+    return false
   }
 }

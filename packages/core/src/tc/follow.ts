@@ -6,6 +6,9 @@ import type { Interface } from './interfaces.ts'
 /** Changes come in flocks, and looking them up takes milliseconds. */
 const settleMs = 100
 
+/** What failed is tried again after so long, and each time after twice as long: what is not intercepted goes direct. */
+const retryMs = { first: 1_000, most: 60_000 } as const
+
 /** Keeps the intercepted interfaces up to date while interfaces and routes come and go. */
 export function follow(options: {
   /** Those that are meant and there, and those of them that other processes have. */
@@ -20,29 +23,42 @@ export function follow(options: {
   // One after the other, or what is claimed last may be what was seen first.
   let last: Promise<void> = Promise.resolve()
   let closed = false
+  let pause: number = retryMs.first
+  /** What was warned of at the last time, which is not said again. */
+  let known = new Set<string>()
+  const warn = (errors: readonly unknown[]) => {
+    const found = new Set(errors.map(reason))
+    for (const each of found.difference(known))
+      options.warn(`the network changed, and not all of it is intercepted: ${each}`)
+    known = found
+  }
+  const look = async (): Promise<{ others: readonly unknown[]; refused: readonly unknown[] }> => {
+    const { present, taken } = await options.present()
+    if (closed) return { others: [], refused: [] }
+    const { attached, refused } = options.devices.update(present)
+    if (attached) options.attached()
+    await options.changed()
+    const busy = ({ name, pid }: (typeof taken)[number]) =>
+      new TproxyError('E_BUSY', `process ${pid} already intercepts ${name}`)
+    return { others: taken.map(busy), refused }
+  }
   const update = async () => {
     if (closed) return
-    const warn = (error: unknown) =>
-      options.warn(`the network changed, and not all of it is intercepted: ${reason(error)}`)
-    try {
-      const { present, taken } = await options.present()
-      if (closed) return
-      for (const { name, pid } of taken)
-        warn(new TproxyError('E_BUSY', `process ${pid} already intercepts ${name}`))
-      const { attached, refused } = options.devices.update(present)
-      refused.forEach(warn)
-      if (attached) options.attached()
-      await options.changed()
-    } catch (error) {
-      warn(error)
-    }
-  }
-  const watch = watchNetwork(() => {
+    const { others, refused } = await look().catch((error: unknown) => ({ others: [], refused: [error] }))
     if (closed) return
-    timer ??= setTimeout(() => {
+    warn([...others, ...refused])
+    if (refused.length > 0) updateIn(pause)
+    pause = refused.length > 0 ? Math.min(pause * 2, retryMs.most) : retryMs.first
+  }
+  const updateIn = (ms: number) => {
+    clearTimeout(timer)
+    timer = setTimeout(() => {
       timer = undefined
       last = last.then(update)
-    }, settleMs)
+    }, ms)
+  }
+  const watch = watchNetwork(() => {
+    if (!closed) updateIn(settleMs)
   })
   return {
     [Symbol.dispose]: () => {

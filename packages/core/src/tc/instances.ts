@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { TproxyError } from '../errors.ts'
+import { reason, TproxyError } from '../errors.ts'
 import { removeCgroupNow, sweepCgroups } from './cgroup.ts'
 import { endKept, type Kept, kept } from './keep.ts'
 import {
@@ -217,13 +217,19 @@ function shareRouting(directory: string, routing: Routing): void {
   }
 }
 
-/** Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses. Undefined for who is no more. */
+/**
+ * Field 22 of /proc/PID/stat; the name in field 2 may hold spaces and parentheses. Undefined for who is no more. Throws `E_SYSTEM`
+ * where it cannot be read, such as without a descriptor left: who is taken for dead then loses what is its own.
+ */
 export function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
-  } catch {
-    return undefined
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    // The second: it ended between open and read.
+    if (code === 'ENOENT' || code === 'ESRCH') return undefined
+    throw new TproxyError('E_SYSTEM', `look whether process ${pid} lives: ${reason(cause)}`, { cause })
   }
 }

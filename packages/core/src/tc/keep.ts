@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { keptLayout, networkNamespaceCookie, unpin } from '@tproxy/bpf'
@@ -39,11 +39,18 @@ export function requireBpfFileSystem(): string {
 /** Our directory there for this network namespace, whose cookie no other has had since boot. */
 const below = (point: string) => `${point}/tproxy/${networkNamespaceCookie()}`
 
+/** Who mounts a bpf file system may let all users make directories there. */
+const isOurs = (directory: string) =>
+  lstatSync(directory, { throwIfNoEntry: false })?.uid === process.geteuid?.()
+
 /** Makes the directory of an instance. Throws `E_SYSTEM` where there is no bpf file system, or none for us. */
 export function keepIn(number: number): string {
   const directory = `${below(requireBpfFileSystem())}/${number}-${keptLayout}`
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const [first, second] = [dirname(dirname(directory)), dirname(directory)]
+    for (const path of [first, second, directory])
+      if (!isOurs(path)) throw new Error(`${path} is somebody else's`)
   } catch (cause) {
     throw new TproxyError('E_SYSTEM', `keep spliced connections in ${directory}: ${reason(cause)}`, {
       hint: 'run as root, or mount a bpf file system that is yours',
@@ -57,10 +64,10 @@ export function keepIn(number: number): string {
 export function kept(): Kept[] {
   const point = bpfFileSystem()
   const root = point === undefined ? undefined : below(point)
-  if (root === undefined || !existsSync(root)) return []
+  if (root === undefined || !isOurs(dirname(root)) || !isOurs(root)) return []
   return readdirSync(root).flatMap((name) => {
     const [, number, layout] = /^(\d+)-([0-9a-f]+)$/.exec(name) ?? []
-    if (number === undefined) return []
+    if (number === undefined || !isOurs(`${root}/${name}`)) return []
     return [{ number: Number(number), directory: `${root}/${name}`, ours: layout === keptLayout }]
   })
 }

@@ -16,34 +16,44 @@ export async function localAddresses(host: string): Promise<string[]> {
 
 const canonical = (address: string) => Buffer.from(addressBytes(address.replace(/%.*$/, ''))).toString('hex')
 
+/** What stands before an IPv4 address. */
+const mapped = '00000000000000000000ffff'
+
 function isLoopback(address: string): boolean {
   const bytes = addressBytes(address.replace(/%.*$/, ''))
-  const mapped = canonical(address).startsWith('00000000000000000000ffff')
-  return mapped ? bytes[12] === 127 : canonical(address) === '00000000000000000000000000000001'
+  return canonical(address).startsWith(mapped)
+    ? bytes[12] === 127
+    : canonical(address) === '00000000000000000000000000000001'
 }
 
-/** Inodes of the sockets of this network namespace that listen at an address, or at all addresses of its port. */
+/**
+ * Inodes of the sockets of this network namespace that get what is sent to an address and port: those that listen at the address,
+ * or at all addresses where there are none, as the kernel chooses (compute_score() of net/ipv4/inet_hashtables.c). Others at the
+ * port may be anybody's: next to an IPv4 listener, any user may listen at `::` for IPv6 alone.
+ */
 export async function listeningSockets(address: string, port: number): Promise<Set<string>> {
-  const wanted = new Set([canonical(address), '0'.repeat(32), canonical('0.0.0.0')])
+  const own = canonical(address)
+  // One for all of IPv6 takes IPv4 as well, unless it was told not to, and then it is not there beside one for IPv4.
+  const places = own.startsWith(mapped) ? [own, canonical('0.0.0.0'), '0'.repeat(32)] : [own, '0'.repeat(32)]
   const tables = await Promise.all(
     ['tcp', 'tcp6'].map((name) => readFile(`/proc/net/${name}`, 'utf8').catch(() => '')),
   )
-  const inodes = new Set<string>()
+  const inodes = new Map(places.map((place) => [place, new Set<string>()]))
   for (const line of tables.flatMap((table) => table.split('\n').slice(1))) {
     const [, local, , state, , , , , , inode] = line.trim().split(/\s+/)
     // 0A is TCP_LISTEN.
     if (state !== '0A' || local === undefined || inode === undefined) continue
     const [hex = '', hexPort = ''] = local.split(':')
-    if (Number.parseInt(hexPort, 16) === port && wanted.has(canonicalHex(hex))) inodes.add(inode)
+    if (Number.parseInt(hexPort, 16) === port) inodes.get(canonicalHex(hex))?.add(inode)
   }
-  return inodes
+  return [...inodes.values()].find(({ size }) => size > 0) ?? new Set()
 }
 
 /** /proc/net/tcp prints 32-bit words in the machine's byte order, which is little-endian wherever we run. */
 function canonicalHex(hex: string): string {
   const words = hex.toLowerCase().match(/.{8}/g) ?? []
   const bytes = words.map((word) => (word.match(/../g) ?? []).toReversed().join('')).join('')
-  return bytes.length === 8 ? `00000000000000000000ffff${bytes}` : bytes
+  return bytes.length === 8 ? `${mapped}${bytes}` : bytes
 }
 
 /** A process that has a socket open, and under which descriptor. */

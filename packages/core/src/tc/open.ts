@@ -113,7 +113,9 @@ export async function openTransport(
   let devices: Devices | undefined
   const interfaceName = (ifindex: number) => (ifindex === lo ? 'lo' : devices?.nameOf(ifindex))
   if (scope !== undefined) steering.setScope(scope)
-  steering.exempt(process.pid, Exemption.process | (scope === undefined ? Exemption.descendants : 0))
+  // What its plugins start, too. But to init all come whose parents have ended.
+  const ours = scope === undefined && process.pid !== 1
+  steering.exempt(process.pid, Exemption.process | (ours ? Exemption.descendants : 0))
   const describe = describer()
   const rules = undo.use(
     new KernelRules({
@@ -168,7 +170,14 @@ export async function openTransport(
     new Openings(steering.openings, (syn) => {
       const acceptor = acceptors.get(listenerOf(syn.flow.slot, versionOf(syn)))
       // Only a family that has a listener is held.
-      if (acceptor !== undefined) deliver(acceptor.hold(new Held(syn, { openings, acceptor })))
+      if (acceptor === undefined) return
+      const held = new Held(syn, { openings, acceptor })
+      try {
+        deliver(acceptor.hold(held))
+      } catch (error) {
+        held.refuse()
+        warnings.next(`refused a connection: ${reason(error)}`)
+      }
     }),
   )
 
@@ -221,7 +230,10 @@ export async function openTransport(
         present: async () => {
           const present = presentInterfaces(selection)
           if (scope !== undefined) return { present, taken: [] }
-          const taken = await instance.claim(present.map(({ name }) => name))
+          // Also of those that are not meant any more: our programs are still there.
+          const held = attached.interfaces.filter(({ ifindex }) => steering.intercepts(ifindex))
+          const names = new Set([...present, ...held].map(({ name }) => name))
+          const taken = await instance.claim([...names])
           return { present: present.filter(({ name }) => taken.every((each) => each.name !== name)), taken }
         },
         devices: attached,
@@ -245,7 +257,7 @@ export async function openTransport(
     // Once our caller has had its turn, and listens to what becomes of them.
     accepted: merge(
       accepted,
-      defer(() => scheduled(early.splice(0), asyncScheduler)),
+      defer(() => scheduled(takenFrom(early), asyncScheduler)),
     ),
     warnings: warnings.asObservable(),
     rules,
@@ -314,6 +326,11 @@ async function tryFastpath(
   } catch (cause) {
     return { state: { mode: 'off', problem: reason(cause) } }
   }
+}
+
+/** Takes one after the other out of a list, when it is asked for. */
+function* takenFrom<T>(list: T[]): Generator<T> {
+  for (let next = list.shift(); next !== undefined; next = list.shift()) yield next
 }
 
 const listenerOf = (slot: number, family: 4 | 6) => slot * 2 + (family === 6 ? 1 : 0)

@@ -43,16 +43,22 @@ export async function locked<T>(work: (directory: string) => T | Promise<T>): Pr
   try {
     return await work(directory)
   } finally {
-    if (readdirSync(directory).every((name) => name === 'lock')) {
-      rmSync(`${directory}/lock`)
-      rmdirSync(directory)
-      try {
-        rmdirSync(root)
-      } catch {
-        // Another network namespace has records.
-      }
+    try {
+      tidyUp(directory)
+    } finally {
+      closeSync(lock)
     }
-    closeSync(lock)
+  }
+}
+
+function tidyUp(directory: string): void {
+  if (readdirSync(directory).some((name) => name !== 'lock')) return
+  rmSync(`${directory}/lock`)
+  rmdirSync(directory)
+  try {
+    rmdirSync(root)
+  } catch {
+    // Another network namespace has records.
   }
 }
 

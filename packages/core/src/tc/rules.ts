@@ -7,8 +7,9 @@ import { endpointOf } from '../endpoint.ts'
 import { reason } from '../errors.ts'
 import type { ProcessInfo } from '../process.ts'
 import { type CompiledRules, compile } from '../rules/compiled/compile.ts'
+import { lookUp } from '../rules/compiled/lookup.ts'
 import type { Explanation, ReplaceOptions, RuleCount, RuleEvent, Rules, Shadow } from '../rules/control.ts'
-import { explain } from '../rules/explain.ts'
+import { explain, toQuestion } from '../rules/explain.ts'
 import type { Rule, RuleList } from '../rules/model.ts'
 import { type Names, systemNames } from '../rules/names.ts'
 import { cgroupsOf, readRules, resolveList } from '../rules/read.ts'
@@ -24,6 +25,12 @@ const rememberedLists = 16
 /** Changes come in flocks; and whoever makes and removes cgroups without end gets a twentieth of our time at most. */
 const settleMs = 20
 const restPerWork = 19
+
+/** How long a name of an interface stands for what it was found to be. */
+const namesMs = 1_000
+
+/** Where they cannot be looked for, such as without a descriptor left. */
+const retryMs = 1_000
 
 /** Of a connection, what rules ask. */
 type Judged = Pick<Accepted, 'source' | 'destination' | 'process' | 'interface' | 'mark' | 'dscp'>
@@ -59,6 +66,7 @@ export class KernelRules implements Rules, Disposable {
   #gone: readonly (string | undefined)[] = []
   #watchers: FSWatcher[] = []
   #timer: NodeJS.Timeout | undefined
+  #recent: { readonly names: Names; readonly at: number } | undefined
   /** Until when not to look for cgroups again, on the clock of `performance`. */
   #restUntil = 0
 
@@ -76,7 +84,7 @@ export class KernelRules implements Rules, Disposable {
     )
     this.#log = options.steering.rules.watchLog((entry) => this.#report(entry))
     this.#put(this.#compiled, options.list, false)
-    this.#followCgroups()
+    this.#followCgroups(placesNamed(options.list))
   }
 
   get list(): RuleList {
@@ -91,9 +99,11 @@ export class KernelRules implements Rules, Disposable {
   replace(rules: readonly (Rule | string)[], options: ReplaceOptions = {}): void {
     const list = readRules(rules, options.default)
     this.#options.check(list)
-    this.#change(list, resolveList(list, systemNames()), options.reset === true)
+    const resolved = resolveList(list, systemNames())
+    const places = placesNamed(list)
+    this.#change(list, resolved, options.reset === true)
     this.#before = []
-    this.#followCgroups()
+    this.#followCgroups(places)
     if (options.reset === true) this.resets.next()
   }
 
@@ -136,7 +146,7 @@ export class KernelRules implements Rules, Disposable {
     action: string
     via: string | undefined
   } {
-    const { rule, action } = this.explain({
+    const packet: Packet = {
       ip: destination.family,
       protocol: 6,
       source: source.address,
@@ -148,8 +158,18 @@ export class KernelRules implements Rules, Disposable {
       dscp,
       ...(process && { uid: process.uid, gid: process.gid, process: process.name }),
       ...(process?.cgroup !== undefined && { cgroups: [process.cgroup] }),
-    })
-    return { action, via: this.#list.rules[rule - 1]?.via }
+    }
+    const [rule = 0] = lookUp(this.#compiled, toQuestion(packet, this.#recentNames())).matching
+    const { action, via } = this.#list.rules[rule - 1] ?? { action: this.#list.default, via: undefined }
+    return { action, via }
+  }
+
+  /** Of this moment, or nearly: thousands of connections are judged at once, and to look names up may start a program. */
+  #recentNames(): Names {
+    const now = performance.now()
+    if (this.#recent === undefined || now - this.#recent.at > namesMs)
+      this.#recent = { names: systemNames(), at: now }
+    return this.#recent.names
   }
 
   [Symbol.dispose](): void {
@@ -185,6 +205,7 @@ export class KernelRules implements Rules, Disposable {
     this.#resolved = resolved
     this.#compiled = compiled
     this.#shadowed = undefined
+    this.#recent = undefined
   }
 
   #put(compiled: CompiledRules, list: RuleList, again: boolean): void {
@@ -196,14 +217,13 @@ export class KernelRules implements Rules, Disposable {
   }
 
   /** A cgroup that a rule names may be made, or made anew with another id, at any time: also before we watch. */
-  #followCgroups(): void {
-    this.#watchCgroups()
+  #followCgroups(places: ReadonlySet<string>): void {
+    this.#watchCgroups(places)
     if (this.#watchers.length > 0) this.#soon()
   }
 
-  #watchCgroups(): void {
+  #watchCgroups(places: ReadonlySet<string>): void {
     for (const watcher of this.#watchers) watcher.close()
-    const places = new Set(this.#list.rules.flatMap(cgroupsOf).flatMap(placesOf))
     this.#watchers = [...places].flatMap((directory) => {
       try {
         const watcher = watch(directory, { persistent: false }, () => this.#soon())
@@ -220,8 +240,15 @@ export class KernelRules implements Rules, Disposable {
       () => {
         this.#timer = undefined
         const began = performance.now()
-        // What is made between would be missed.
-        this.#watchCgroups()
+        try {
+          // What is made between would be missed.
+          this.#watchCgroups(placesNamed(this.#list))
+        } catch (error) {
+          this.#options.warn(`cgroups that rules name are not followed: ${reason(error)}`)
+          this.#restUntil = performance.now() + retryMs
+          this.#soon()
+          return
+        }
         this.refresh()
         const ended = performance.now()
         this.#restUntil = ended + (ended - began) * restPerWork
@@ -248,6 +275,9 @@ export class KernelRules implements Rules, Disposable {
 }
 
 const targetOf = (action: string) => /^redirect(?:-into)?:(.+)$/.exec(action)?.[1]
+
+/** Throws where cgroups cannot be looked for. */
+const placesNamed = ({ rules }: RuleList) => new Set(rules.flatMap(cgroupsOf).flatMap(placesOf))
 
 /**
  * Directories in which a cgroup will show, or vanish: the lowest that exists above it; of a systemd unit that is not there, all,

@@ -2,6 +2,13 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { reason, TproxyError } from '../errors.ts'
 
+/** Our environment, in which the tools of the system are found too: sudo and systemd may leave their directories out. */
+export function withTools(): NodeJS.ProcessEnv {
+  // An empty part would be the working directory (environ(7)).
+  const parts = (process.env['PATH'] ?? '').split(':').filter((part) => part !== '')
+  return { ...process.env, PATH: [...parts, '/usr/bin', '/bin', '/usr/sbin', '/sbin'].join(':') }
+}
+
 /** Runs iproute2's `ip`. Throws `E_SYSTEM` with what it said. `input` is for `-batch -`. */
 export function ip(args: readonly string[], input?: string): string {
   try {
@@ -9,8 +16,7 @@ export function ip(args: readonly string[], input?: string): string {
       encoding: 'utf8',
       stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
       ...(input !== undefined && { input }),
-      // sudo and systemd may leave sbin out.
-      env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`, LC_ALL: 'C' },
+      env: { ...withTools(), LC_ALL: 'C' },
       maxBuffer: 64 * 1024 * 1024,
     })
   } catch (cause) {
