@@ -126,6 +126,8 @@ test('an interface that appears is taken by one process only, whichever it is', 
 
   await world.client.sh('ip link set wan2 down; ip link set wan2 name wan9')
   await expect.poll(claimed, { timeout: 10_000 }).not.toContain('"wan2"')
+  // No route leads there, but our programs are where they were.
+  expect(await claimed()).toContain('"wan9"')
   await world.client.sh(`
     ip link add wan2 type veth peer name wan2p
     ip link set wan2p up

@@ -59,6 +59,11 @@ export function findInterface(name: string): Interface | undefined {
   return describe(name, link, hasMac)
 }
 
+/** The names that all interfaces have now, by index. */
+export function interfaceNames(): ReadonlyMap<number, string> {
+  return new Map(ipJson<Link>('link', 'show').map(({ ifindex, ifname }) => [ifindex, ifname]))
+}
+
 /** Next hop of an interface's IPv6 default route, the preferred one if there are several. */
 export function defaultGateway(name: string): Uint8Array | undefined {
   const routes = ipJson<Route>('-6', 'route', 'show', 'default', 'dev', name, 'table', 'all')

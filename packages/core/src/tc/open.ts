@@ -30,7 +30,7 @@ import { Guard } from './guard.ts'
 import { Held } from './held.ts'
 import { enter } from './instances.ts'
 import type { InterceptOptions } from './intercept-options.ts'
-import { presentInterfaces, selectInterfaces } from './interfaces.ts'
+import { interfaceNames, presentInterfaces, selectInterfaces } from './interfaces.ts'
 import { forgetKept, keepIn } from './keep.ts'
 import { KernelMemories } from './memories.ts'
 import { Openings } from './openings.ts'
@@ -231,9 +231,11 @@ export async function openTransport(
           const present = presentInterfaces(selection)
           if (scope !== undefined) return { present, taken: [] }
           // Also of those that are not meant any more: our programs are still there.
-          const held = attached.interfaces.filter(({ ifindex }) => steering.intercepts(ifindex))
-          const names = new Set([...present, ...held].map(({ name }) => name))
-          const taken = await instance.claim([...names])
+          const names = interfaceNames()
+          const held = attached.interfaces.flatMap(({ ifindex }) =>
+            steering.intercepts(ifindex) ? (names.get(ifindex) ?? []) : [],
+          )
+          const taken = await instance.claim([...new Set([...present.map(({ name }) => name), ...held])])
           return { present: present.filter(({ name }) => taken.every((each) => each.name !== name)), taken }
         },
         devices: attached,
