@@ -94,6 +94,29 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     expect(await datagram(world.client, [origin, 7])).toBe('answered')
   })
 
+  test('the rules decide about the packets of a tunnel, also around what is older, or of a server', async () => {
+    const server = `
+import socket, threading
+def echo(peer):
+  while data := peer.recv(65536): peer.sendall(data)
+listener = socket.socket(socket.AF_INET6); listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('::', 2200)); listener.listen(); print('ready', flush=True)
+while True: threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()`
+    await using served = world.client.spawn('python3', ['-c', server])
+    await served.until(({ stdout }) => stdout.includes('ready'), 'the server')
+    const to = [family === 4 ? '192.0.2.2' : '2001:db8:7::2', 2200] as const
+    const words = { echo: 1000, timeout: 1500 }
+    const older = await holdDial(world.internet, to, words)
+    await using proxy = await world.proxy({
+      interfaces: ['wan0'],
+      rules: ['direct tcp', 'drop udp dport 4789'],
+    })
+    expect(await older.release()).toMatchObject({ end: 'timeout', received: 0 })
+    expect(await dial(world.internet, to, words)).toMatchObject({ end: 'timeout' })
+    expect(await proxy.stop()).toMatchObject({ code: 0 })
+    expect(await dial(world.internet, to, words)).toMatchObject({ end: 'closed', received: 1000 })
+  })
+
   test('a user is redirected into a tunnel, whose own packets are not', async () => {
     await world.client.sh(`${ip} route add default ${through.tunnel} metric 3000`)
     const rules = ['redirect:tunnel uid 1234', 'direct']

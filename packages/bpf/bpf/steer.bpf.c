@@ -145,7 +145,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 	enum reading reading;
 	__u32 *slot, index = skb->ifindex, zero = 0;
 
-	if (is_servers(skb->sk))
+	if (is_servers(skb->sk) && !is_tunnels(skb))
 		return because(COUNT_PASSED_OLDER, NEXT);
 	state = bpf_map_lookup_elem(&control, &zero);
 	if (!state)
@@ -166,7 +166,7 @@ static __always_inline int decide(struct __sk_buff *skb)
 			if (!opened && (skb->mark & ~MARK_SLOT) == (settings.mark | MARK_REPLY))
 				return because(COUNT_DROPPED_STRAY, TC_ACT_SHOT);
 			/* Only a socket in SYN_SENT sends a SYN. */
-			if (sk->state != BPF_TCP_SYN_SENT)
+			if (sk->state != BPF_TCP_SYN_SENT && !is_tunnels(skb))
 				return because(COUNT_PASSED_OLDER, NEXT);
 			if (!opened && is_elsewhere(sk))
 				return because(COUNT_PASSED_FORWARDED, NEXT);

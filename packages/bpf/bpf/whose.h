@@ -70,6 +70,20 @@ static __always_inline bool is_wrapped(const struct bpf_sock *sk, const struct p
 	       bpf_htons(sk->src_port) != packet->key.source_port;
 }
 
+/* Whether a packet that has a socket of TCP is a tunnel's, around one of it: by the protocol that
+ * it names, for the rest of it was not read yet. */
+static __always_inline bool is_tunnels(struct __sk_buff *skb)
+{
+	__u32 at = skb->protocol == bpf_htons(ETH_P_IP) ? offsetof(struct iphdr, protocol)
+							: offsetof(struct ipv6hdr, nexthdr);
+	__u8 protocol;
+
+	if (bpf_skb_load_bytes_relative(skb, at, &protocol, 1, BPF_HDR_START_NET))
+		return false;
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_GRE || protocol == IPPROTO_IPIP ||
+	       protocol == IPPROTO_IPV6 || protocol == IPPROTO_ESP;
+}
+
 /* Whether a packet of a connection is as its socket sent it, and not translated. */
 static __always_inline bool is_as_sent(const struct bpf_sock *sk, const struct packet *packet)
 {
