@@ -25,14 +25,23 @@ def forge(source, sport, destination, dport, seq, ack, flags):
   raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
   raw.sendto(struct.pack('!BBHHHBBH', 0x45, 0, 40, 1, 0, 64, 6, 0) + ends + segment, (destination, 0))`
 
-test('the end of an upload of old, forged into the window, ends nothing, and all is counted', async () => {
+test.each([
+  ['an end, with an acknowledgement of old', { flags: 0x11, ahead: 1000, upload: 2, window: 200_000 }],
+  // The server takes less than it is sent: what our sockets hold is never delivered.
+  [
+    'a reset beyond what is due, where more is believed',
+    { flags: 0x04, ahead: 900_000, upload: 300_000, window: 20_000 },
+  ],
+])('%s, forged, ends nothing, and all is counted', async (_, { flags, ahead, upload, window }) => {
   const server = `${forging}
 import time
-listener = socket.socket(); listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); listener.bind(('', 2102)); listener.listen()
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ${window}); listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('', 2102)); listener.listen()
 sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)); sniffer.setblocking(False)
 print('ready', flush=True)
 peer, (address, port) = listener.accept()
-peer.recv(10); peer.send(b'x'); time.sleep(1)
+peer.recv(2); peer.send(b'x'); time.sleep(1)
 seq = ack = None
 try:
   while True:
@@ -42,28 +51,28 @@ try:
     sport, dport, number, acked = struct.unpack('!HHII', packet[at:at + 12])
     if (sport, dport) == (port, 2102): seq, ack = acked, number
 except BlockingIOError: pass
-# A program would say that it has had this once more, and that would be all.
-forge('${addresses[4].origin}', 2102, address, port, seq + 1000, ack - 400000000, 0x11)
+forge('${addresses[4].origin}', 2102, address, port, seq + ${ahead}, ack - 400000000, ${flags})
 time.sleep(.3)
 peer.sendall(bytes(5000000)); peer.shutdown(1)
-while peer.recv(1000): pass`
+while peer.recv(100000): pass`
   const client = `
 import socket
-s = socket.create_connection(('${addresses[4].origin}', 2102)); s.send(b'go')
+s = socket.create_connection(('${addresses[4].origin}', 2102))
+s.setblocking(False); sent = s.send(bytes(${upload})); s.setblocking(True)
 got = 0
 while data := s.recv(1 << 20): got += len(data)
-print(s.getsockname()[1], got)`
+print(s.getsockname()[1], sent, got)`
   await using served = world.internet.spawn('python3', ['-c', server])
   await served.until(({ stdout }) => stdout.includes('ready'), 'the server')
   await using proxy = await world.proxy({ interfaces: ['wan0'] })
   const { stdout, stderr } = await world.client.run('python3', ['-c', client])
   expect({ stderr, errors: served.stderr }).toEqual({ stderr: '', errors: '' })
-  const [port = 0, got] = stdout.split(' ').map(Number)
-  expect(got).toBe(5_000_001)
+  const [port = 0, sent, received] = stdout.split(' ').map(Number)
+  expect(received).toBe(5_000_001)
   expect(await endFrom(proxy, port)).toMatchObject({
     how: 'closed',
     carried: 'splice',
-    bytes: { sent: 2, received: 5_000_001 },
+    bytes: { sent, received },
   })
 })
 

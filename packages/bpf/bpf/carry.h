@@ -251,6 +251,21 @@ static __noinline int keep_up(struct __sk_buff *skb, struct pair *pair, __u32 wa
 	return 0;
 }
 
+/* Whether a reset is where our socket or the final receiver expects the next byte: others are for
+ * their receiver to ask about (RFC 5961, 3.2), also where anything near would be believed. */
+static __noinline bool is_exact(struct __sk_buff *skb, const struct pair *pair, __u32 way,
+				const struct segment *segment)
+{
+	struct bpf_sock *sk = sender(skb, &pair->to[!(way & 1)], pair->v6);
+	struct tcp_sock *tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	bool exact =
+	    is_credible(&pair->ways[way & 1], segment) || (tcp && tcp->rcv_nxt == segment->seq);
+
+	if (sk)
+		bpf_sk_release(sk);
+	return exact;
+}
+
 /* An ACK becomes a reset with the same numbers, which its receiver must believe (RFC 5961, 3). */
 static __always_inline long make_reset(struct __sk_buff *skb, const struct segment *segment)
 {
@@ -342,7 +357,9 @@ __noinline enum outcome carry(struct __sk_buff *skb, __u32 index, __u32 way,
 		 * nothing until then. Our socket is silent; the program answers (RFC 5961, 4). */
 	} else {
 		/* What is not believed is for its receiver to judge, and none of our sockets'. */
-		ours = note(pair, index, way, state, segment) && state == PAIR_CARRIED;
+		ours = (!(segment->flags & TCP_RST) || state == PAIR_SPLICED ||
+			is_exact(skb, pair, way, segment)) &&
+		       note(pair, index, way, state, segment) && state == PAIR_CARRIED;
 		if (ours && segment->flags & TCP_ACK)
 			ours = fall_silent(skb, pair, index) == PAIR_CARRIED;
 		if (ours && !segment->payload && !(segment->flags & (TCP_FIN | TCP_RST))) {
