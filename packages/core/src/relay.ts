@@ -104,7 +104,7 @@ export class Relay {
 
   #reset(side: Duplex): void {
     reset(side)
-    this.#last ??= setTimeout(() => this.#over(), closeMs).unref()
+    this.#last ??= setTimeout(() => this.#over(), closeMs)
   }
 
   #over(): void {

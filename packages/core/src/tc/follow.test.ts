@@ -51,6 +51,16 @@ test('what is refused is tried again, and said once', async () => {
   following[Symbol.dispose]()
 })
 
+test('a network that changes without end is looked at, also while something is to be tried again', async () => {
+  const { following, count } = watch(['full'], ['full'], ['full'], ['full'], ['full'])
+  for (let change = 0; change < 10; change++) {
+    changed.network()
+    await vi.advanceTimersByTimeAsync(50)
+  }
+  expect(count()).toBe(5)
+  following[Symbol.dispose]()
+})
+
 test('a look that fails is made again', async () => {
   const { following, warnings } = watch()
   await vi.advanceTimersByTimeAsync(1_100)

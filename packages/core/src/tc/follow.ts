@@ -9,6 +9,8 @@ const settleMs = 100
 /** What failed is tried again after so long, and each time after twice as long: what is not intercepted goes direct. */
 const retryMs = { first: 1_000, most: 60_000 } as const
 
+const never = Number.POSITIVE_INFINITY
+
 /** Keeps the intercepted interfaces up to date while interfaces and routes come and go. */
 export function follow(options: {
   /** Those that are meant and there, and those of them that other processes have. */
@@ -20,6 +22,7 @@ export function follow(options: {
   warn: (message: string) => void
 }): Disposable {
   let timer: NodeJS.Timeout | undefined
+  let dueAt = never
   // One after the other, or what is claimed last may be what was seen first.
   let last: Promise<void> = Promise.resolve()
   let closed = false
@@ -51,9 +54,13 @@ export function follow(options: {
     pause = refused.length > 0 ? Math.min(pause * 2, retryMs.most) : retryMs.first
   }
   const updateIn = (ms: number) => {
+    const at = performance.now() + ms
+    // What changes without end must not put it off without end.
+    if (at >= dueAt) return
     clearTimeout(timer)
+    dueAt = at
     timer = setTimeout(() => {
-      timer = undefined
+      dueAt = never
       last = last.then(update)
     }, ms)
   }
