@@ -71,3 +71,24 @@ test('one that is refused keeps no other from being attached, and where only the
   expect(refused.map(String)).toEqual(['Error: no room', 'Error: no memory'])
   expect(attached).toEqual(['not steering 7', 'steering wan1', 'no splice 8', 'steering wan2', 'splice wan2'])
 })
+
+test('one whose name another has taken stays attached beside that, under its new one', () => {
+  const calls: string[] = []
+  const steering: Pick<Steering, 'setDevice' | 'attachDevice' | 'detachDevice' | 'egress'> = {
+    egress: 0,
+    setDevice: () => {},
+    attachDevice: (name, ifindex) => void calls.push(`attach ${name} ${ifindex}`),
+    detachDevice: (ifindex) => void calls.push(`detach ${ifindex}`),
+  }
+  const listen = () => ({ adapt: () => {}, [Symbol.dispose]: () => {} })
+  const devices = new Devices(steering as Steering, undefined, listen, false)
+  const wan0 = { name: 'wan0', ifindex: 7, mac: Buffer.alloc(6), hasMac: true, mtu: 1500 }
+  devices.update([wan0])
+  devices.rename(new Map([[7, 'old0']]))
+  devices.update([{ ...wan0, ifindex: 9 }])
+  expect(calls).toEqual(['attach wan0 7', 'attach wan0 9'])
+  expect(devices.interfaces.map(({ name, ifindex }) => [name, ifindex])).toEqual([
+    ['old0', 7],
+    ['wan0', 9],
+  ])
+})

@@ -62,6 +62,14 @@ export class Devices {
     return { attached, refused }
   }
 
+  /** Takes note of their names now, by index: the one of an interface that is still there may be another's. */
+  rename(names: ReadonlyMap<number, string>): void {
+    for (const device of this.#devices) {
+      const name = names.get(device.interface.ifindex)
+      if (name !== undefined) device.interface = { ...device.interface, name }
+    }
+  }
+
   /** Of an interface that is intercepted. */
   ifindexOf(name: string): number | undefined {
     return this.#devices.find((device) => device.interface.name === name)?.interface.ifindex

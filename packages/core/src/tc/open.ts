@@ -229,13 +229,12 @@ export async function openTransport(
       follow({
         present: async () => {
           const present = presentInterfaces(selection)
+          attached.rename(interfaceNames())
           if (scope !== undefined) return { present, taken: [] }
           // Also of those that are not meant any more: our programs are still there.
-          const names = interfaceNames()
-          const held = attached.interfaces.flatMap(({ ifindex }) =>
-            steering.intercepts(ifindex) ? (names.get(ifindex) ?? []) : [],
-          )
-          const taken = await instance.claim([...new Set([...present.map(({ name }) => name), ...held])])
+          const held = attached.interfaces.filter(({ ifindex }) => steering.intercepts(ifindex))
+          const names = new Set([...present, ...held].map(({ name }) => name))
+          const taken = await instance.claim([...names])
           return { present: present.filter(({ name }) => taken.every((each) => each.name !== name)), taken }
         },
         devices: attached,
